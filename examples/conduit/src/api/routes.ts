@@ -1,0 +1,143 @@
+/** The RealWorld JSON API: a thin face on Conduit's operations. Mounted under `/api`. */
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { Account, AccountChange, Conduit, NewAccount, NewArticle } from "../domain/model.ts";
+import { ProblemError } from "../domain/problem.ts";
+import { numberOf, pageOf, textOf, wrapped } from "./request.ts";
+import { answers } from "./response-schema.ts";
+
+/** Who a request comes from, by the session behind its token. */
+export interface Viewer {
+  readonly userId: string;
+  readonly token: string;
+}
+
+/** What the routes need from the session tier. */
+export interface ApiSessions {
+  /** The viewer; undefined when the request brings no token, "invalid" when it brings one that opens no session. */
+  viewerOf(request: FastifyRequest): Promise<Viewer | "invalid" | undefined>;
+  /** Starts a session and gives its token. */
+  start(userId: string): Promise<string>;
+  /** Ends the user's other sessions: done when the password changes. */
+  endOthers(viewer: Viewer): Promise<void>;
+  /** Signs in under the login throttle; raises a 401 problem for a wrong pair and 429 for too many tries. */
+  signIn(credentials: Record<string, unknown>, request: FastifyRequest): Promise<Account>;
+}
+
+export interface ApiOptions {
+  readonly conduit: Conduit;
+  readonly sessions: ApiSessions;
+}
+
+type Slug = { Params: { slug: string } };
+type Username = { Params: { username: string } };
+
+/** Registers every route of the API. */
+export function apiRoutes(api: FastifyInstance, { conduit, sessions }: ApiOptions): void {
+  const { accounts, articles, comments } = conduit;
+
+  const required = async (request: FastifyRequest): Promise<Viewer> => {
+    const viewer = await sessions.viewerOf(request);
+    if (viewer === undefined) throw new ProblemError(401, { token: ["is missing"] });
+    if (viewer === "invalid") throw new ProblemError(401, { token: ["is invalid"] });
+    return viewer;
+  };
+  /** For routes whose authentication is optional: a token that opens nothing is still an error, so that clients notice. */
+  const optional = async (request: FastifyRequest): Promise<string | undefined> => {
+    const viewer = await sessions.viewerOf(request);
+    if (viewer === "invalid") throw new ProblemError(401, { token: ["is invalid"] });
+    return viewer?.userId;
+  };
+  /** For routes without authentication: whoever cannot be told is anonymous. */
+  const lenient = async (request: FastifyRequest): Promise<string | undefined> => {
+    const viewer = await sessions.viewerOf(request);
+    return viewer === "invalid" ? undefined : viewer?.userId;
+  };
+
+  api.post("/users", answers.user, async (request, reply) => {
+    const account = await accounts.register(wrapped(request.body, "user") as unknown as NewAccount);
+    return reply.code(201).send({ user: userOf(account, await sessions.start(account.id)) });
+  });
+  api.post("/users/login", answers.user, async (request) => {
+    const account = await sessions.signIn(wrapped(request.body, "user"), request);
+    return { user: userOf(account, await sessions.start(account.id)) };
+  });
+  api.get("/user", answers.user, async (request) => {
+    const viewer = await required(request);
+    const account = await accounts.byId(viewer.userId);
+    if (account === undefined) throw new ProblemError(401, { token: ["is invalid"] });
+    return { user: userOf(account, viewer.token) };
+  });
+  api.put("/user", answers.user, async (request) => {
+    const viewer = await required(request);
+    const change = wrapped(request.body, "user") as AccountChange;
+    const account = await accounts.update(viewer.userId, change);
+    if (change.password !== undefined) await sessions.endOthers(viewer);
+    return { user: userOf(account, viewer.token) };
+  });
+
+  api.get<Username>("/profiles/:username", answers.profile, async (request) => ({
+    profile: await accounts.profile(request.params.username, await optional(request)),
+  }));
+  api.post<Username>("/profiles/:username/follow", answers.profile, async (request) => ({
+    profile: await accounts.follow((await required(request)).userId, request.params.username),
+  }));
+  api.delete<Username>("/profiles/:username/follow", answers.profile, async (request) => ({
+    profile: await accounts.unfollow((await required(request)).userId, request.params.username),
+  }));
+
+  api.get("/articles", answers.articles, async (request) => {
+    const { query } = request;
+    const filter = {
+      tag: textOf(query, "tag"),
+      author: textOf(query, "author"),
+      favorited: textOf(query, "favorited"),
+    };
+    return articles.list({ ...filter, ...pageOf(query) }, await optional(request));
+  });
+  api.get("/articles/feed", answers.articles, async (request) => {
+    const { userId } = await required(request);
+    return articles.feed(userId, pageOf(request.query));
+  });
+  api.post("/articles", answers.article, async (request, reply) => {
+    const { userId } = await required(request);
+    const article = await articles.create(userId, wrapped(request.body, "article") as unknown as NewArticle);
+    return reply.code(201).send({ article });
+  });
+  api.get<Slug>("/articles/:slug", answers.article, async (request) => ({
+    article: await articles.bySlug(request.params.slug, await lenient(request)),
+  }));
+  api.put<Slug>("/articles/:slug", answers.article, async (request) => {
+    const { userId } = await required(request);
+    return { article: await articles.update(userId, request.params.slug, wrapped(request.body, "article")) };
+  });
+  api.delete<Slug>("/articles/:slug", async (request, reply) => {
+    await articles.remove((await required(request)).userId, request.params.slug);
+    return reply.code(204).send();
+  });
+  api.post<Slug>("/articles/:slug/favorite", answers.article, async (request) => ({
+    article: await articles.favorite((await required(request)).userId, request.params.slug),
+  }));
+  api.delete<Slug>("/articles/:slug/favorite", answers.article, async (request) => ({
+    article: await articles.unfavorite((await required(request)).userId, request.params.slug),
+  }));
+
+  api.get<Slug>("/articles/:slug/comments", answers.comments, async (request) => ({
+    comments: await comments.list(request.params.slug, await optional(request)),
+  }));
+  api.post<Slug>("/articles/:slug/comments", answers.comment, async (request) => {
+    const { userId } = await required(request);
+    const comment = wrapped(request.body, "comment") as { body: string };
+    return { comment: await comments.add(userId, request.params.slug, comment) };
+  });
+  api.delete<{ Params: { slug: string; id: string } }>("/articles/:slug/comments/:id", async (request, reply) => {
+    const { userId } = await required(request);
+    await comments.remove(userId, request.params.slug, numberOf(request.params.id, "comment"));
+    return reply.code(204).send();
+  });
+
+  api.get("/tags", answers.tags, async () => ({ tags: await articles.tags() }));
+}
+
+function userOf(account: Account, token: string) {
+  return { email: account.email, token, username: account.username, bio: account.bio, image: account.image };
+}

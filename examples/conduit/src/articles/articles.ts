@@ -1,0 +1,419 @@
+/** Articles, favourites and tags: the operations behind lists, feed, article pages and the editor. */
+import { type Clock, ConflictError, type Random, uuidV7 } from "rungs";
+import type { Cache } from "rungs/cache";
+import type { Database, Directory, DirectoryReference, ShardTransaction } from "rungs/database";
+import { userTag } from "../accounts/accounts.ts";
+import type {
+  Article,
+  ArticleChange,
+  ArticleFilter,
+  ArticlePage,
+  ArticlePreview,
+  Articles,
+  NewArticle,
+  PageRequest,
+} from "../domain/model.ts";
+import { ProblemError } from "../domain/problem.ts";
+import { comparable, inputs, parse } from "../domain/validation.ts";
+import type { Tables } from "../schema.ts";
+import {
+  addFavorite,
+  articleById,
+  articleExists,
+  feedCount,
+  feedPage,
+  listStatements,
+  removeFavorite,
+  topTags,
+  viewerFlags,
+} from "./article-statements.ts";
+import { slugBase, slugCandidates } from "./slug.ts";
+
+export interface ArticlesOptions {
+  readonly db: Database<Tables>;
+  readonly cache: Cache;
+  readonly slugs: Directory;
+  readonly usernames: Directory;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+/** How long shared pages are kept. Commits invalidate them, so this only bounds memory held by cold ones. */
+const cacheTimes = { ttlMs: 30_000, staleMs: 30_000 };
+const tagsMax = 100;
+
+/** Cache tag of every page that shows the article. */
+const articleTag = (articleId: string) => `article:${articleId}`;
+/** Cache tag of every page whose membership or order a new, changed or deleted article may alter. */
+const listsTag = "articles";
+/** Cache tag of lists of what one user likes. */
+const favoritesTag = (userId: string) => `favorites:${userId}`;
+
+/** Columns of an article's preview, as every article query selects them. */
+export interface PreviewRow {
+  author_id: string;
+  article_id: string;
+  slug: string;
+  title: string;
+  description: string;
+  tag_list: string[];
+  favorites_count: number;
+  created_at: Date;
+  updated_at: Date;
+  username: string;
+  bio: string;
+  image: string;
+}
+
+interface ArticleRow extends PreviewRow {
+  body: string;
+}
+
+/** What the viewer thinks of an article and its author. */
+interface Flags {
+  readonly favorited: boolean;
+  readonly following: boolean;
+}
+
+const anonymousFlags: Flags = { favorited: false, following: false };
+
+export function createArticles(options: ArticlesOptions): Articles & ArticleLookup {
+  const { db, cache, slugs, usernames, clock, random } = options;
+  const { locate, read, flagsOf } = articleReads(options);
+
+  /** Takes the best free slug for the title. */
+  async function reserveSlug(title: string, reference: DirectoryReference): Promise<string> {
+    const isAlive = async (holder: DirectoryReference) =>
+      (await db.for(holder.key).run(articleExists, { authorId: holder.key, articleId: holder.id })).length > 0;
+    for (const slug of slugCandidates(title, random)) {
+      try {
+        await slugs.reserve(slug, reference, isAlive);
+        return slug;
+      } catch (error) {
+        if (!(error instanceof ConflictError)) throw error;
+      }
+    }
+    throw new ProblemError(422, { title: ["has already been taken"] });
+  }
+
+  async function listPage(filter: ArticleFilter): Promise<{ rows: readonly PreviewRow[]; count: number }> {
+    const { limit, offset } = parse(inputs.page, { limit: filter.limit, offset: filter.offset });
+    const author = await userIdOf(filter.author);
+    const favoritedBy = await userIdOf(filter.favorited);
+    if (author === null || favoritedBy === null) return { rows: [], count: 0 };
+    const shape = { tag: filter.tag !== undefined, author: author !== undefined, favorited: favoritedBy !== undefined };
+    const parameters = { tag: filter.tag ?? null, authorId: author ?? null, favoritedBy: favoritedBy ?? null };
+    const key = `list:${JSON.stringify([parameters, limit, offset])}`;
+    return cache.read(
+      key,
+      { ...cacheTimes, tags: [listsTag, ...(favoritedBy === undefined ? [] : [favoritesTag(favoritedBy)])] },
+      async (load) => {
+        const { page, count } = listStatements(shape);
+        const [rows, counts] = await Promise.all([
+          db.everywhere<PreviewRow>((shard, window) => shard.run(page, { ...parameters, ...window }), {
+            ...newestFirst,
+            limit,
+            offset,
+          }),
+          db.everywhere((shard) => shard.run(count, { ...parameters, limit: 0, offset: 0 })),
+        ]);
+        for (const row of rows) {
+          load.tag(articleTag(row.article_id));
+          load.tag(userTag(row.author_id));
+        }
+        return { rows, count: total(counts) };
+      },
+    );
+  }
+
+  /** The id behind a username; undefined when none was asked for, null when nobody bears it. */
+  async function userIdOf(username: string | undefined): Promise<string | null | undefined> {
+    if (username === undefined) return undefined;
+    const usernameKey = comparable(username);
+    const userId = await usernames.follow(usernameKey, async ({ key }) => {
+      const row = await db
+        .for(key)
+        .selectFrom("users")
+        .select("user_id")
+        .where("user_id", "=", key)
+        .where("username_key", "=", usernameKey)
+        .executeTakeFirst();
+      return row?.user_id;
+    });
+    return userId ?? null;
+  }
+
+  async function own(viewerId: string, slug: string): Promise<ArticleRow> {
+    const row = await read(slug);
+    if (row.author_id !== viewerId) throw new ProblemError(403, { article: ["forbidden"] });
+    return row;
+  }
+
+  async function withFlags(
+    rows: readonly PreviewRow[],
+    count: number,
+    viewerId: string | undefined,
+  ): Promise<ArticlePage> {
+    const flags = await flagsOf(rows, viewerId);
+    return {
+      articles: rows.map((row) => previewOf(row, flags.get(row.article_id) ?? anonymousFlags)),
+      articlesCount: count,
+    };
+  }
+
+  return {
+    locate,
+
+    async list(filter, viewerId): Promise<ArticlePage> {
+      const { rows, count } = await listPage(filter);
+      return withFlags(rows, count, viewerId);
+    },
+
+    async feed(viewerId, page: PageRequest): Promise<ArticlePage> {
+      const { limit, offset } = parse(inputs.page, { limit: page.limit, offset: page.offset });
+      const [rows, counts] = await Promise.all([
+        db.everywhere<PreviewRow>((shard, window) => shard.run(feedPage, { viewerId, ...window }), {
+          ...newestFirst,
+          limit,
+          offset,
+        }),
+        db.everywhere((shard) => shard.run(feedCount, { viewerId })),
+      ]);
+      return withFlags(rows, total(counts), viewerId);
+    },
+
+    async bySlug(slug, viewerId): Promise<Article> {
+      const row = await read(slug);
+      const flags = await flagsOf([row], viewerId);
+      return articleOf(row, flags.get(row.article_id) ?? anonymousFlags);
+    },
+
+    async create(authorId, input: NewArticle): Promise<Article> {
+      const article = parse(inputs.newArticle, input);
+      const articleId = uuidV7(clock, random);
+      const reference = { key: authorId, id: articleId };
+      const slug = await reserveSlug(article.title, reference);
+      const now = new Date(clock.now());
+      await db.for(authorId).transaction(async (tx) => {
+        await tx
+          .insertInto("articles")
+          .values({
+            author_id: authorId,
+            article_id: articleId,
+            slug,
+            title: article.title,
+            description: article.description,
+            body: article.body,
+            tag_list: article.tagList,
+            favorites_count: 0,
+            last_comment_number: 0,
+            created_at: now,
+            updated_at: now,
+          })
+          .execute();
+        await writeTags(tx, reference, article.tagList);
+        tx.invalidate(listsTag);
+      });
+      await confirmSlug(slug, reference);
+      return articleOf(await freshRow(reference), anonymousFlags);
+    },
+
+    async update(viewerId, slug, input: ArticleChange): Promise<Article> {
+      const change = parse(inputs.articleChange, input);
+      const before = await own(viewerId, slug);
+      const reference = { key: before.author_id, id: before.article_id };
+      const isRenamed = change.title !== undefined && slugBase(change.title) !== slugBase(before.title);
+      const newSlug = isRenamed ? await reserveSlug(change.title as string, reference) : undefined;
+      await db.for(viewerId).transaction(async (tx) => {
+        const changed = await tx
+          .updateTable("articles")
+          .set({
+            ...(change.title === undefined ? {} : { title: change.title }),
+            ...(change.description === undefined ? {} : { description: change.description }),
+            ...(change.body === undefined ? {} : { body: change.body }),
+            ...(change.tagList === undefined ? {} : { tag_list: change.tagList }),
+            ...(newSlug === undefined ? {} : { slug: newSlug }),
+            updated_at: new Date(clock.now()),
+          })
+          .where("author_id", "=", viewerId)
+          .where("article_id", "=", before.article_id)
+          .returning("article_id")
+          .executeTakeFirst();
+        if (changed === undefined) throw new ProblemError(404, { article: ["not found"] });
+        if (change.tagList !== undefined) {
+          await tx
+            .deleteFrom("article_tags")
+            .where("author_id", "=", viewerId)
+            .where("article_id", "=", before.article_id)
+            .execute();
+          await writeTags(tx, reference, change.tagList);
+          tx.invalidate(listsTag);
+        }
+        tx.invalidate(articleTag(before.article_id));
+      });
+      if (newSlug !== undefined) await confirmSlug(newSlug, reference);
+      const row = await freshRow(reference);
+      const flags = await flagsOf([row], viewerId);
+      return articleOf(row, flags.get(row.article_id) ?? anonymousFlags);
+    },
+
+    async remove(viewerId, slug): Promise<void> {
+      const row = await own(viewerId, slug);
+      await db.for(viewerId).transaction(async (tx) => {
+        await tx
+          .deleteFrom("articles")
+          .where("author_id", "=", viewerId)
+          .where("article_id", "=", row.article_id)
+          .execute();
+        tx.invalidate(listsTag, articleTag(row.article_id));
+      });
+      await slugs.releaseAll({ key: viewerId, id: row.article_id });
+    },
+
+    favorite: (viewerId, slug) =>
+      changeFavorite(viewerId, slug, true, (reference, effects) =>
+        db
+          .for(reference.key)
+          .run(
+            addFavorite,
+            { authorId: reference.key, articleId: reference.id, userId: viewerId, now: new Date(clock.now()) },
+            effects,
+          ),
+      ),
+
+    unfavorite: (viewerId, slug) =>
+      changeFavorite(viewerId, slug, false, (reference, effects) =>
+        db
+          .for(reference.key)
+          .run(removeFavorite, { authorId: reference.key, articleId: reference.id, userId: viewerId }, effects),
+      ),
+
+    tags: () =>
+      cache.read("tags", { ...cacheTimes, tags: [listsTag] }, async () => {
+        const parts = await db.everywhere((shard) => shard.run(topTags, { limit: 1_000 }));
+        const uses = new Map<string, number>();
+        for (const part of parts) uses.set(part.tag, (uses.get(part.tag) ?? 0) + part.uses);
+        return [...uses]
+          .sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
+          .slice(0, tagsMax)
+          .map(([tag]) => tag);
+      }),
+  };
+
+  async function changeFavorite(
+    viewerId: string,
+    slug: string,
+    isFavorite: boolean,
+    change: (
+      reference: DirectoryReference,
+      effects: { readonly invalidate: readonly string[] },
+    ) => Promise<(ArticleRow & { following: unknown; new_count: number | null })[]>,
+  ): Promise<Article> {
+    const row = await locate(slug, async (reference) => {
+      const [changed] = await change(reference, { invalidate: [articleTag(reference.id), favoritesTag(viewerId)] });
+      return changed;
+    });
+    const favorites_count = row.new_count ?? row.favorites_count;
+    return articleOf({ ...row, favorites_count }, { favorited: isFavorite, following: row.following === true });
+  }
+
+  async function confirmSlug(slug: string, reference: DirectoryReference): Promise<void> {
+    try {
+      await slugs.confirm(slug, reference);
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error;
+      // The reservation ran out while this request slept. The article stays reachable only under a slug of its own.
+      throw new ProblemError(409, { title: ["was taken meanwhile; please try again"] });
+    }
+  }
+
+  async function freshRow(reference: DirectoryReference): Promise<ArticleRow> {
+    const [row] = await db.for(reference.key).run(articleById, { authorId: reference.key, articleId: reference.id });
+    if (row === undefined) throw new ProblemError(404, { article: ["not found"] });
+    return row;
+  }
+}
+
+/** How other parts of Conduit find an article: `use` reads it on its shard. Raises a 404 problem when it is not there. */
+export interface ArticleLookup {
+  locate<R>(slug: string, use: (reference: DirectoryReference) => Promise<R | undefined>): Promise<R>;
+}
+
+const newestFirst = {
+  orderBy: [
+    ["created_at", "desc"],
+    ["article_id", "desc"],
+  ],
+} as const;
+
+/** Reading articles: by slug through the cache, and a viewer's flags on them. */
+function articleReads({ db, cache, slugs }: ArticlesOptions) {
+  async function locate<R>(slug: string, use: (reference: DirectoryReference) => Promise<R | undefined>): Promise<R> {
+    const found = await slugs.follow(slug, use);
+    if (found === undefined) throw new ProblemError(404, { article: ["not found"] });
+    return found;
+  }
+
+  /** The part of an article that all readers share. */
+  async function read(slug: string): Promise<ArticleRow> {
+    const row = await cache.read(`article:${slug}`, { ...cacheTimes, tags: [listsTag] }, (load) =>
+      slugs.follow(slug, async ({ key: authorId, id: articleId }) => {
+        load.tag(articleTag(articleId));
+        load.tag(userTag(authorId));
+        const [found] = await db.for(authorId).run(articleById, { authorId, articleId });
+        return found;
+      }),
+    );
+    if (row === undefined) throw new ProblemError(404, { article: ["not found"] });
+    return row;
+  }
+
+  async function flagsOf(rows: readonly PreviewRow[], viewerId: string | undefined): Promise<Map<string, Flags>> {
+    const flags = new Map<string, Flags>();
+    if (viewerId === undefined || rows.length === 0) return flags;
+    const articleIds = rows.map((row) => row.article_id);
+    const found = await db.byKey(
+      rows.map((row) => row.author_id),
+      (shard, authorIds) => shard.run(viewerFlags, { authorIds, articleIds, viewerId }),
+    );
+    for (const row of found)
+      flags.set(row.article_id, { favorited: row.favorited === true, following: row.following === true });
+    return flags;
+  }
+
+  return { locate, read, flagsOf };
+}
+
+async function writeTags(
+  tx: ShardTransaction<Tables>,
+  reference: DirectoryReference,
+  tags: readonly string[],
+): Promise<void> {
+  if (tags.length === 0) return;
+  await tx
+    .insertInto("article_tags")
+    .values(tags.map((tag) => ({ author_id: reference.key, article_id: reference.id, tag })))
+    .execute();
+}
+
+function previewOf(row: PreviewRow, flags: Flags): ArticlePreview {
+  return {
+    slug: row.slug,
+    title: row.title,
+    description: row.description,
+    tagList: row.tag_list,
+    createdAt: row.created_at.toISOString(),
+    updatedAt: row.updated_at.toISOString(),
+    favorited: flags.favorited,
+    favoritesCount: row.favorites_count,
+    author: { username: row.username, bio: row.bio, image: row.image, following: flags.following },
+  };
+}
+
+function articleOf(row: ArticleRow, flags: Flags): Article {
+  return { ...previewOf(row, flags), body: row.body };
+}
+
+function total(counts: readonly { readonly articles: number }[]): number {
+  return counts.reduce((sum, count) => sum + count.articles, 0);
+}

@@ -1,0 +1,55 @@
+/** Starts Conduit: `npm start`, with `--help` for the flags. */
+import { pino } from "pino";
+import { RungsError, runUntilSignal } from "rungs";
+import { startApp } from "rungs/app";
+import { describeTopology, loadConfigFile, parseCommandLine, resolveTopology, rungOf } from "rungs/topology";
+import conduit from "./app.ts";
+
+const help = `Usage: npm start -- [flags]
+
+  --port N          port to listen on (env PORT; default 3000; 0: any free one)
+  --host ADDRESS    address to listen on (env HOST; default 127.0.0.1)
+  --dir FOLDER      where the data lives (env RUNGS_DIR; default .rungs)
+  --shards N        embedded databases (env RUNGS_SHARDS; default 1)
+  --cache on|off    the cache tier (env RUNGS_CACHE; default on)
+  --log-level L     debug, info, warn, error or silent (env RUNGS_LOG_LEVEL; default info)
+  --config FILE     settings file (default rungs.config.ts, .mjs, .js or .json, if there)
+  --rung N          start from the preset of a rung
+  --show-config     print every setting and where it came from, and end
+  --help            print this
+
+DATABASE_URL=postgres://user@host/database uses a server of yours, version 15 or newer, instead of the embedded one.`;
+
+async function main(): Promise<void> {
+  const commandLine = parseCommandLine(process.argv.slice(2));
+  if (commandLine.help) return print(help);
+  const file = await loadConfigFile(process.cwd(), commandLine.config);
+  const resolved = resolveTopology({
+    ...(file === undefined ? {} : { file }),
+    environment: process.env,
+    flags: commandLine.flags,
+  });
+  if (commandLine.showConfig) return print(describeTopology(resolved).join("\n"));
+  const { topology } = resolved;
+  const log = pino({ level: topology.log.level, redact: ["req.headers.authorization", "req.headers.cookie"] }, pino.destination(2));
+  const app = await startApp(conduit, { topology, log });
+  const data = app.dataDirectories.length > 0 ? app.dataDirectories.join("\n         ") : "on the server of DATABASE_URL";
+  print(`\nConduit runs at rung ${rungOf(topology)}.\n\n  Open   ${app.address}\n  API    ${app.address}/api\n  Data   ${data}\n\nCtrl-C stops it.`);
+  const errors = await runUntilSignal(() => {
+    print("Stopping ...");
+    return app.stop();
+  });
+  process.exitCode = errors.length > 0 ? 1 : 0;
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+try {
+  await main();
+} catch (error) {
+  // A user's mistake gets its message; only what we did not foresee shows where it happened.
+  process.stderr.write(error instanceof RungsError ? `\n${error.message}\n` : `\n${error instanceof Error ? error.stack : String(error)}\n`);
+  process.exitCode = 1;
+}

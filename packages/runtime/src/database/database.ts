@@ -1,0 +1,111 @@
+/**
+ * The database as handlers see it: rows live on the shard that owns their key, small global tables in the home database.
+ *
+ * A transaction never spans shards. The same calls run on one embedded server and on many servers.
+ */
+import type { CompiledQuery, Kysely, Transaction } from "kysely";
+import type { Statement, StatementParameters } from "./statement.ts";
+
+/** Kysely's query starters, typed by the tables `T`. */
+export type Queries<T> = Pick<
+  Kysely<T>,
+  | "selectFrom"
+  | "insertInto"
+  | "updateTable"
+  | "deleteFrom"
+  | "mergeInto"
+  | "with"
+  | "withRecursive"
+  | "fn"
+  | "getExecutor"
+> & {
+  /** Runs a compiled query and gives its rows. */
+  run<P extends StatementParameters, R>(statement: Statement<P, R>, parameters: P): Promise<R[]>;
+};
+
+/** Inside a transaction: queries on its connection, and effects that happen only if it commits. */
+export type ShardTransaction<T> = Queries<T> & {
+  /** Drops cached entries that carry the tag, right after the commit and before the caller goes on. */
+  invalidate(...tags: readonly string[]): void;
+  /** The Kysely transaction itself, for libraries that take one. */
+  readonly kysely: Transaction<T>;
+};
+
+/** Settings of one transaction. */
+export interface TransactionOptions {
+  /** Default: PostgreSQL's own, read committed. */
+  readonly isolation?: "read committed" | "repeatable read" | "serializable";
+}
+
+/** One shard (or the home database), for queries outside and inside transactions. */
+export type Shard<T> = Omit<Queries<T>, "run"> & {
+  /**
+   * Runs a statement in a transaction of its own, by the shortest way. Tags in `effects.invalidate` take effect once it
+   * has committed and before the caller goes on: a one-statement write needs no {@link Shard.transaction}.
+   */
+  run<P extends StatementParameters, R>(
+    statement: Statement<P, R>,
+    parameters: P,
+    effects?: { readonly invalidate?: readonly string[] },
+  ): Promise<R[]>;
+  /** Runs `work` in a transaction on the leader: commits when it returns, rolls back when it throws. */
+  transaction<R>(work: (tx: ShardTransaction<T>) => Promise<R>, options?: TransactionOptions): Promise<R>;
+};
+
+/** Which rows each shard has to give so that `offset` and `limit` of the merged whole can be cut from them. */
+export interface ShardWindow {
+  readonly limit: number;
+  readonly offset: number;
+}
+
+/** How rows from several shards become one list. */
+export interface MergeOptions<R> {
+  /** Order of the whole; the query must order each shard's rows the same way. Absent: shard after shard. */
+  readonly orderBy?: readonly (readonly [column: keyof R & string, direction: "asc" | "desc"])[];
+  /** Rows kept of the whole after `offset`. Each shard is asked for its {@link ShardWindow}. Default: all. */
+  readonly limit?: number;
+  readonly offset?: number;
+}
+
+/** Figures of a connection pool at one moment. */
+export interface PoolStats {
+  readonly shard: string;
+  readonly total: number;
+  readonly idle: number;
+  readonly waiting: number;
+}
+
+/** The database tier's port. `T`: the tables, as Kysely types them. */
+export interface Database<T> {
+  /** How many shards there are now. */
+  readonly shardCount: number;
+  /** The shard that owns the key, a UUID or text. */
+  for(key: string): Shard<T>;
+  /** Small global tables and look-up directories. */
+  readonly home: Shard<T>;
+  /** Asks every shard and merges. Bounded by the statement timeout; one failing shard fails the whole. */
+  everywhere<R extends object>(
+    query: (shard: Queries<T>, window: ShardWindow) => Promise<readonly R[]>,
+    merge?: MergeOptions<NoInfer<R>>,
+  ): Promise<R[]>;
+  /** Groups the keys by owning shard, asks each such shard once, and concatenates. Duplicate keys are asked once. */
+  byKey<R>(
+    keys: readonly string[],
+    query: (shard: Queries<T>, keys: readonly string[]) => Promise<readonly R[]>,
+  ): Promise<R[]>;
+  poolStats(): PoolStats[];
+  close(): Promise<void>;
+}
+
+/** The part of a database driver that the policy builds on: one server, or one leader, with its pool. */
+export interface ShardConnection {
+  /** Name for messages and metrics, e.g. "shard 0". */
+  readonly name: string;
+  readonly kysely: Kysely<unknown>;
+  /** Runs a named or unnamed statement outside a transaction by the shortest way. */
+  query<R>(name: string | undefined, sql: string, values: unknown[]): Promise<R[]>;
+  /** Runs a compiled query under a statement name on a transaction's own connection. */
+  named<R>(compiled: CompiledQuery<R>, name: string, values: unknown[]): CompiledQuery<R>;
+  stats(): PoolStats;
+  close(): Promise<void>;
+}

@@ -1,0 +1,34 @@
+/** Which tables exist and where their rows live: declared by services, read by the shard-key guard. */
+import { ConfigError } from "../kernel/errors.ts";
+
+/** Where a table's rows live. */
+export type TableDeclaration =
+  /** Split over the shards by this column, which leads the primary key. */
+  | { readonly shardBy: string }
+  /** Small and global: in the home database only. */
+  | { readonly home: true };
+
+/** All declared tables by name. */
+export type TableRegistry = ReadonlyMap<string, TableDeclaration>;
+
+/** Joins the declarations of several services. Raises `CONFIG_INVALID` when two of them declare one table. */
+export function tableRegistry(
+  services: readonly { readonly name: string; readonly tables: Readonly<Record<string, TableDeclaration>> }[],
+): TableRegistry {
+  const registry = new Map<string, TableDeclaration>();
+  const owner = new Map<string, string>();
+  for (const service of services) {
+    for (const [table, declaration] of Object.entries(service.tables)) {
+      const other = owner.get(table);
+      if (other !== undefined) {
+        throw new ConfigError(
+          "CONFIG_INVALID",
+          `Table "${table}" is declared by service "${other}" and by service "${service.name}". Let one own it.`,
+        );
+      }
+      owner.set(table, service.name);
+      registry.set(table, declaration);
+    }
+  }
+  return registry;
+}

@@ -1,0 +1,84 @@
+/**
+ * The errors Rungs raises, in four classes by what the caller can do about them:
+ *
+ * - {@link ConfigError}: the setup is wrong; a person has to change it.
+ * - {@link UnavailableError}: a component did not answer or refused for load; `canRetry` says whether the same call may succeed.
+ * - {@link ConflictError}: another writer was first; re-read and decide.
+ * - {@link UnsupportedError}: this driver or engine cannot do that, here or at all.
+ *
+ * Every error carries a closed `code`. Messages say what failed, on what, observed against limit, and what to do next;
+ * they never hold a secret.
+ */
+
+/** The closed list of error codes. One meaning each; codes are never reused. */
+export type ErrorCode =
+  // configuration
+  | "CONFIG_INVALID"
+  | "CONFIG_FILE_UNREADABLE"
+  | "SECRET_MISSING"
+  | "PLATFORM_UNSUPPORTED"
+  | "DATA_DIRECTORY_IN_USE"
+  | "DATA_DIRECTORY_INVALID"
+  | "MIGRATION_FAILED"
+  | "SHARD_KEY_MISSING"
+  | "TABLE_UNDECLARED"
+  // availability
+  | "DATABASE_UNREACHABLE"
+  | "DATABASE_START_FAILED"
+  | "POOL_EXHAUSTED"
+  | "STATEMENT_TIMEOUT"
+  | "CACHE_LOAD_FAILED"
+  | "OVERLOADED"
+  | "SHUTTING_DOWN"
+  // conflicts
+  | "NAME_TAKEN"
+  | "SESSION_REVOKED"
+  // requests turned away
+  | "SESSION_REQUIRED"
+  | "CSRF_REFUSED"
+  // unsupported
+  | "SESSION_DATA_TOO_LARGE"
+  | "CAPABILITY_MISSING";
+
+/** Options every Rungs error takes: the error that led to it, kept as `cause`. */
+export interface ErrorDetails {
+  readonly cause?: unknown;
+}
+
+/** Base class of all errors raised by Rungs; match on `code`, not on the message. */
+export class RungsError extends Error {
+  override readonly name: string = "RungsError";
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = code;
+  }
+}
+
+/** The setup is wrong and a person has to change it; retrying cannot help. */
+export class ConfigError extends RungsError {
+  override readonly name = "ConfigError";
+}
+
+/** A component did not answer in time, or refused for load. */
+export class UnavailableError extends RungsError {
+  override readonly name = "UnavailableError";
+  /** True when the same call, made again later, may succeed and cannot have taken effect already. */
+  readonly canRetry: boolean;
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails & { readonly canRetry: boolean }) {
+    super(code, message, details);
+    this.canRetry = details.canRetry;
+  }
+}
+
+/** Another writer was first, or the thing changed meanwhile; re-read and decide. */
+export class ConflictError extends RungsError {
+  override readonly name = "ConflictError";
+}
+
+/** The driver or engine in use cannot do what was asked. */
+export class UnsupportedError extends RungsError {
+  override readonly name = "UnsupportedError";
+}

@@ -1,0 +1,38 @@
+/** The session tier: server-side sessions, passwords, login throttle and CSRF rule; usable with any Node http handler. */
+export type { AttemptCounts, AttemptStore, AttemptWindow } from "./attempt-store.ts";
+export { type CsrfEvidence, type CsrfVerdict, csrfToken, csrfVerdict, passesCsrf } from "./csrf.ts";
+export { localAttemptStore } from "./drivers/local-attempt-store.ts";
+export {
+  createLoginThrottle,
+  type LoginAttempt,
+  type LoginThrottle,
+  type LoginThrottleOptions,
+  type ThrottleVerdict,
+} from "./login-throttle.ts";
+export {
+  argon2Lanes,
+  argon2MemoryKib,
+  argon2Passes,
+  createPasswords,
+  type Passwords,
+  type PasswordsOptions,
+} from "./password.ts";
+export { RequestRefusedError } from "./request-refused.ts";
+export {
+  type JsonValue,
+  type SessionCapabilities,
+  type SessionData,
+  type SessionPatch,
+  type SessionRecord,
+  type SessionStore,
+  type SessionSweep,
+  sessionDataBytesMax,
+} from "./session-store.ts";
+export {
+  type CarriedToken,
+  readSessionCookie,
+  readSessionToken,
+  type SessionHeaders,
+  sessionCookie,
+} from "./session-token.ts";
+export { createSessions, type Session, type Sessions, type SessionsOptions } from "./sessions.ts";

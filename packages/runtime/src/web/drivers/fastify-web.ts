@@ -1,0 +1,164 @@
+/**
+ * The web server of a process: Fastify with Rungs' limits, headers, errors, health, metrics and drain.
+ *
+ * Stopping (drain): readiness turns false, answers carry `Connection: close`, new connections are refused, requests under
+ * way finish within a bound, then what is left is cut.
+ */
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import { setTimeout as sleep } from "node:timers/promises";
+import { ConfigError } from "../../kernel/errors.ts";
+import { describeError, type ErrorAnswer } from "../error-answer.ts";
+import { Health, type ReadinessCheck } from "../health.ts";
+import { requestId } from "../request-id.ts";
+import { securityHeaders, strictTransportSecurity } from "../security-headers.ts";
+import type { WebMetrics } from "../web-metrics.ts";
+import { acceptJsonBodies } from "./json-body.ts";
+
+export interface WebServerOptions {
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+  readonly bodyLimitBytes: number;
+  /** A request must have arrived whole within this. */
+  readonly requestTimeoutMs: number;
+  /** Addresses (or networks) whose X-Forwarded-* headers are believed; none by default. */
+  readonly trustProxy?: readonly string[];
+  readonly log: FastifyBaseLogger;
+  readonly metrics: WebMetrics;
+  readonly checks?: readonly ReadinessCheck[];
+  /** Answers an error in the app's own form; default: JSON `{"errors":{...}}`. */
+  readonly answerError?: (request: FastifyRequest, reply: FastifyReply, answer: ErrorAnswer) => unknown;
+}
+
+export interface WebServer {
+  /** Add routes here before {@link WebServer.listen}. */
+  readonly fastify: FastifyInstance;
+  /** Listens and gives the address as a URL. Raises `CONFIG_INVALID` when the port is taken. */
+  listen(): Promise<string>;
+  /** Drains and closes; requests under way get `graceMs`, default 10,000. */
+  close(options?: { readonly graceMs?: number; readonly readinessDelayMs?: number }): Promise<void>;
+}
+
+/** Longer than the 60 s of nginx's upstream keep-alive, so that the balancer and not this process closes idle connections. */
+const keepAliveTimeoutMs = 65_000;
+const headersTimeoutMs = 10_000;
+const slowRequestMs = 1_000;
+
+/** Makes the server; it does not listen yet. */
+export function createWebServer(options: WebServerOptions): WebServer {
+  const health = new Health(options.checks);
+  const answerError = options.answerError ?? ((_request, reply, { errors }) => reply.send({ errors }));
+  const trusted = options.trustProxy ?? [];
+  const fastify = Fastify({
+    loggerInstance: options.log,
+    disableRequestLogging: true,
+    bodyLimit: options.bodyLimitBytes,
+    requestTimeout: options.requestTimeoutMs,
+    keepAliveTimeout: keepAliveTimeoutMs,
+    http: { headersTimeout: Math.min(headersTimeoutMs, options.requestTimeoutMs), connectionsCheckingInterval: 1_000 },
+    trustProxy: trusted.length > 0 ? [...trusted] : false,
+    return503OnClosing: false,
+    forceCloseConnections: "idle",
+    routerOptions: { maxParamLength: 500, ignoreTrailingSlash: true },
+    genReqId: (request) => requestId(request.headers["x-request-id"], trusted.length > 0),
+    frameworkErrors: (error, request, reply) => {
+      setBaseHeaders(request, reply, health);
+      sendError(error, request as FastifyRequest, reply as FastifyReply);
+    },
+    clientErrorHandler: refuseBrokenRequest,
+  }) as unknown as FastifyInstance;
+
+  function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+    const answer = describeError(error);
+    if (answer.isFault) request.log.error({ err: error, requestId: request.id, method: request.method, route: request.routeOptions?.url }, "request failed");
+    if (answer.retryAfterSeconds !== undefined) reply.header("retry-after", String(answer.retryAfterSeconds));
+    reply.header("cache-control", "no-store").code(answer.status);
+    answerError(request, reply, answer);
+  }
+
+  acceptJsonBodies(fastify);
+  fastify.setErrorHandler((error, request, reply) => sendError(error, request, reply));
+  fastify.setNotFoundHandler((request, reply) => sendError({ statusCode: 404 }, request, reply));
+  fastify.addHook("onRequest", (request, reply, done) => {
+    setBaseHeaders(request, reply, health);
+    done();
+  });
+  fastify.addHook("onResponse", (request, reply, done) => {
+    const route = request.routeOptions.url ?? "(none)";
+    const { method, id } = request;
+    const durationMs = reply.elapsedTime;
+    options.metrics.observeRequest({ method, route, status: reply.statusCode, durationMs });
+    if (durationMs > slowRequestMs) request.log.warn({ requestId: id, method, route, status: reply.statusCode, ms: Math.round(durationMs) }, "slow request");
+    done();
+  });
+  addOperationalRoutes(fastify, health, options.metrics);
+
+  return {
+    fastify,
+    async listen() {
+      try {
+        return await fastify.listen({ host: options.host, port: options.port, backlog: 1024 });
+      } catch (error) {
+        throw listenError(error, options);
+      }
+    },
+    async close({ graceMs = 10_000, readinessDelayMs = 0 } = {}) {
+      health.isDraining = true;
+      if (readinessDelayMs > 0) await sleep(readinessDelayMs);
+      const cut = setTimeout(() => fastify.server.closeAllConnections(), graceMs);
+      await fastify.close();
+      clearTimeout(cut);
+    },
+  };
+}
+
+function setBaseHeaders(request: Pick<FastifyRequest, "id" | "protocol">, reply: Pick<FastifyReply, "headers" | "header">, health: Health): void {
+  reply.headers(securityHeaders as Record<string, string>);
+  reply.header("x-request-id", request.id);
+  if (request.protocol === "https") reply.header("strict-transport-security", strictTransportSecurity);
+  if (health.isDraining) reply.header("connection", "close");
+}
+
+function addOperationalRoutes(fastify: FastifyInstance, health: Health, metrics: WebMetrics): void {
+  fastify.get("/healthz", async (_request, reply) => reply.header("cache-control", "no-store").send({ status: "alive" }));
+  fastify.get("/readyz", async (_request, reply) => {
+    const { isReady, failing } = await health.readiness();
+    return reply
+      .header("cache-control", "no-store")
+      .code(isReady ? 200 : 503)
+      .send({ status: isReady ? "ready" : "not ready", failing });
+  });
+  fastify.get("/metrics", async (request, reply) => {
+    if (!isLocalScrape(request)) return reply.callNotFound();
+    const { contentType, text } = await metrics.expose();
+    return reply.header("cache-control", "no-store").type(contentType).send(text);
+  });
+}
+
+/** Metrics tell an attacker much: only this machine may read them, and not through a proxy on it. */
+function isLocalScrape(request: FastifyRequest): boolean {
+  const peer = request.socket.remoteAddress ?? "";
+  const isLoopback = peer === "::1" || /^(::ffff:)?127\./.test(peer);
+  return isLoopback && request.headers["x-forwarded-for"] === undefined && request.headers.forwarded === undefined;
+}
+
+/** Answers what Node's parser refused; there is no request object for it. */
+function refuseBrokenRequest(error: NodeJS.ErrnoException, socket: import("node:net").Socket): void {
+  if (error.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
+  const status = error.code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : error.code === "ERR_HTTP_REQUEST_TIMEOUT" ? "408 Request Timeout" : "400 Bad Request";
+  const { errors } = describeError({ statusCode: Number(status.slice(0, 3)) });
+  const body = JSON.stringify({ errors });
+  const headers = Object.entries(securityHeaders).map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.end(
+    `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n${headers.join("")}\r\n${body}`,
+  );
+}
+
+function listenError(error: unknown, options: WebServerOptions): unknown {
+  const code = (error as NodeJS.ErrnoException).code;
+  if (code !== "EADDRINUSE" && code !== "EACCES") return error;
+  const reason = code === "EADDRINUSE" ? "is in use by another program" : "may not be opened by this user";
+  return new ConfigError("CONFIG_INVALID", `Port ${options.port} on ${options.host} ${reason}. Choose another with PORT=<number>, for example PORT=${options.port + 1}.`, {
+    cause: error,
+  });
+}
