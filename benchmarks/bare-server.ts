@@ -71,7 +71,10 @@ app.get<{ Params: { slug: string } }>("/api/articles/:slug", answer({ article })
 
 app.get<{ Querystring: { limit?: string; offset?: string } }>(
   "/api/articles",
-  answer({ articles: { type: "array", items: { type: "object", properties: preview } }, articlesCount: { type: "integer" } }),
+  answer({
+    articles: { type: "array", items: { type: "object", properties: preview } },
+    articlesCount: { type: "integer" },
+  }),
   async (request) => {
     const viewer = await viewerOf(request.headers.authorization);
     const [page, count] = await Promise.all([

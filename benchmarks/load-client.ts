@@ -79,7 +79,8 @@ export async function openLoop(options: LoadOptions & { readonly ratePerSecond: 
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
   const giveUp = performance.now() + 5_000;
-  while (free.length < connections.length && performance.now() < giveUp) await new Promise((resolve) => setTimeout(resolve, 5));
+  while (free.length < connections.length && performance.now() < giveUp)
+    await new Promise((resolve) => setTimeout(resolve, 5));
   return run.result(performance.now() - started, connections);
 }
 

@@ -39,7 +39,9 @@ const api = defineService<Tables>("api", {
               const carried = request.carriedToken();
               if (carried === undefined) return undefined;
               const session = await request.session();
-              return session === undefined || session.userId === null ? "invalid" : { userId: session.userId, token: session.token };
+              return session === undefined || session.userId === null
+                ? "invalid"
+                : { userId: session.userId, token: session.token };
             },
             start: async (userId) => (await context.sessions.start(userId)).token,
             endOthers: async ({ userId, token }) => void (await context.sessions.revokeAll(userId, token)),

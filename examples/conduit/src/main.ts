@@ -31,10 +31,16 @@ async function main(): Promise<void> {
   });
   if (commandLine.showConfig) return print(describeTopology(resolved).join("\n"));
   const { topology } = resolved;
-  const log = pino({ level: topology.log.level, redact: ["req.headers.authorization", "req.headers.cookie"] }, pino.destination(2));
+  const log = pino(
+    { level: topology.log.level, redact: ["req.headers.authorization", "req.headers.cookie"] },
+    pino.destination(2),
+  );
   const app = await startApp(conduit, { topology, log });
-  const data = app.dataDirectories.length > 0 ? app.dataDirectories.join("\n         ") : "on the server of DATABASE_URL";
-  print(`\nConduit runs at rung ${rungOf(topology)}.\n\n  Open   ${app.address}\n  API    ${app.address}/api\n  Data   ${data}\n\nCtrl-C stops it.`);
+  const data =
+    app.dataDirectories.length > 0 ? app.dataDirectories.join("\n         ") : "on the server of DATABASE_URL";
+  print(
+    `\nConduit runs at rung ${rungOf(topology)}.\n\n  Open   ${app.address}\n  API    ${app.address}/api\n  Data   ${data}\n\nCtrl-C stops it.`,
+  );
   const errors = await runUntilSignal(() => {
     print("Stopping ...");
     return app.stop();
@@ -50,6 +56,10 @@ try {
   await main();
 } catch (error) {
   // A user's mistake gets its message; only what we did not foresee shows where it happened.
-  process.stderr.write(error instanceof RungsError ? `\n${error.message}\n` : `\n${error instanceof Error ? error.stack : String(error)}\n`);
+  process.stderr.write(
+    error instanceof RungsError
+      ? `\n${error.message}\n`
+      : `\n${error instanceof Error ? error.stack : String(error)}\n`,
+  );
   process.exitCode = 1;
 }

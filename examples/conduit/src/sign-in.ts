@@ -13,7 +13,11 @@ export function createSignIn(accounts: Accounts, throttle: LoginThrottle): SignI
     const attempt = { account: comparable(email), address };
     const verdict = await throttle.attempt(attempt);
     if (!verdict.isAllowed) {
-      throw new ProblemError(429, { credentials: ["were wrong too often; please wait before the next try"] }, verdict.retryAfterMs);
+      throw new ProblemError(
+        429,
+        { credentials: ["were wrong too often; please wait before the next try"] },
+        verdict.retryAfterMs,
+      );
     }
     try {
       const account = await accounts.authenticate({ email, password });

@@ -7,6 +7,12 @@ import { join, resolve } from "node:path";
 import type { FastifyBaseLogger } from "fastify";
 import { createCache, localCacheStore } from "./cache/index.ts";
 import {
+  type EmbeddedPostgres,
+  embeddedConnection,
+  startEmbeddedPostgres,
+} from "./database/drivers/embedded-postgres.ts";
+import { openPostgres, type PostgresAddress } from "./database/drivers/postgres.ts";
+import {
   type Database,
   directory,
   directoryMigrations,
@@ -20,17 +26,15 @@ import {
   type TableDeclaration,
   tableRegistry,
 } from "./database/index.ts";
-import { type EmbeddedPostgres, startEmbeddedPostgres } from "./database/drivers/embedded-postgres.ts";
-import { openPostgres, type PostgresAddress } from "./database/drivers/postgres.ts";
 import { systemClock } from "./kernel/clock.ts";
 import { UnsupportedError } from "./kernel/errors.ts";
 import { createLifecycle, type Lifecycle } from "./kernel/lifecycle.ts";
 import { systemRandom } from "./kernel/random.ts";
 import { createMetrics } from "./monitor/index.ts";
+import type { AppDefinition, ServiceContext } from "./service.ts";
 import { databaseSessionStore, sessionMigrations } from "./session/drivers/database-session-store.ts";
 import { fastifySessions } from "./session/drivers/fastify-sessions.ts";
 import { createLoginThrottle, createPasswords, createSessions, localAttemptStore } from "./session/index.ts";
-import type { AppDefinition, ServiceContext } from "./service.ts";
 import { type Environment, Secret, type Topology, unsupportedSettings } from "./topology/index.ts";
 import { openAssets } from "./web/assets.ts";
 import { serveAssets } from "./web/drivers/fastify-assets.ts";
@@ -53,6 +57,8 @@ export interface StartOptions {
   readonly log: FastifyBaseLogger;
   /** Where secrets are read from; default: the process's environment. */
   readonly environment?: Environment;
+  /** Use embedded databases that a running app holds, instead of refusing to. For tools beside the app; default false. */
+  readonly attach?: boolean;
 }
 
 /** The databases of a topology, open, placed and migrated, without a web server: for tools such as seeding. */
@@ -82,11 +88,17 @@ export async function startApp<T>(definition: AppDefinition<T>, options: StartOp
   }
 }
 
-async function start<T>(definition: AppDefinition<T>, options: StartOptions, lifecycle: Lifecycle): Promise<RunningApp<T>> {
+async function start<T>(
+  definition: AppDefinition<T>,
+  options: StartOptions,
+  lifecycle: Lifecycle,
+): Promise<RunningApp<T>> {
   const { topology, log } = options;
   refuseUnsupported(topology);
   const { local, isEnabled } = topology.cache;
-  const cache = createCache({ store: isEnabled ? localCacheStore({ entriesMax: local.entries, bytesMax: local.bytes }) : null });
+  const cache = createCache({
+    store: isEnabled ? localCacheStore({ entriesMax: local.entries, bytesMax: local.bytes }) : null,
+  });
   const databases = await openDatabases(definition, options, lifecycle, (tags) => cache.invalidate(tags));
   const { db, home } = databases;
   const sessions = createSessions({ store: databaseSessionStore({ database: home }), log });
@@ -132,7 +144,10 @@ async function start<T>(definition: AppDefinition<T>, options: StartOptions, lif
     ...topology.web,
     log,
     metrics,
-    checks: [...new Set([...databases.shards, home])].map((shard) => ({ name: shard.name, check: () => shard.query(undefined, "select 1", []) })),
+    checks: [...new Set([...databases.shards, home])].map((shard) => ({
+      name: shard.name,
+      check: () => shard.query(undefined, "select 1", []),
+    })),
     ...(definition.answerError === undefined ? {} : { answerError: definition.answerError }),
   });
   fastifySessions(web.fastify, { sessions });
@@ -173,7 +188,7 @@ export async function openDatabases<T>(
 }
 
 async function databaseAddresses(
-  { topology, log, environment = process.env }: StartOptions,
+  { topology, log, environment = process.env, attach = false }: StartOptions,
   lifecycle: Lifecycle,
 ): Promise<{ addresses: PostgresAddress[]; embedded: EmbeddedPostgres[] }> {
   const { shards } = topology.database;
@@ -182,9 +197,14 @@ async function databaseAddresses(
     return { addresses: shards.map((shard) => ({ url: reveal(shard.leader) })), embedded: [] };
   }
   const base = join(resolve(topology.dataDirectory), "database");
+  const folders = Array.from({ length: shards }, (_, index) => join(base, `shard-${index}`));
+  if (attach) {
+    const running = await Promise.all(folders.map((folder) => embeddedConnection(folder)));
+    if (running.every((address) => address !== undefined)) return { addresses: running, embedded: [] };
+  }
   const starts = await Promise.allSettled(
-    Array.from({ length: shards }, async (_, index) => {
-      const server = await startEmbeddedPostgres({ directory: join(base, `shard-${index}`), log });
+    folders.map(async (folder, index) => {
+      const server = await startEmbeddedPostgres({ directory: folder, log });
       lifecycle.started(`embedded database ${index}`, () => server.stop(), 30_000);
       return server;
     }),
@@ -205,17 +225,23 @@ async function migrateAll<T>(definition: AppDefinition<T>, addresses: readonly P
     { name: "rungs_sessions", migrations: sessionMigrations },
   ];
   for (const { name, migrations = [] } of definition.services) {
-    const list = typeof migrations === "string" || migrations instanceof URL ? await loadMigrations(migrations) : migrations;
+    const list =
+      typeof migrations === "string" || migrations instanceof URL ? await loadMigrations(migrations) : migrations;
     services.push({ name, migrations: list });
   }
   await Promise.all(
     addresses.map(async (address, index) => {
       const name = `shard ${index}`;
-      const connection = openPostgres({ name, address, pool: { connectionsMax: 2, statementTimeoutMs: 0, acquireTimeoutMs: 60_000 } });
+      const connection = openPostgres({
+        name,
+        address,
+        pool: { connectionsMax: 2, statementTimeoutMs: 0, acquireTimeoutMs: 60_000 },
+      });
       try {
         for (const { name: service, migrations } of services) {
           await migrate({ db: connection.kysely, name, service, target: "shards", migrations });
-          if (index === 0) await migrate({ db: connection.kysely, name: "the home database", service, target: "home", migrations });
+          if (index === 0)
+            await migrate({ db: connection.kysely, name: "the home database", service, target: "home", migrations });
         }
       } finally {
         await connection.close();

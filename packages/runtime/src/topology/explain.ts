@@ -1,73 +1,78 @@
-/** Says what is wrong with a topology so that a person can mend it: path, found, expected, nearest name, source. */
+/** Says what is wrong with a topology so that a person can mend it: path, expected, found, nearest name, source. */
 import type { z } from "zod";
-import { settingsOf } from "./paths.ts";
-import { defaultTopology } from "./schema.ts";
+import { redactAddress } from "./address.ts";
+import { nearestName } from "./nearest.ts";
+import { joinPath, pathOf } from "./paths.ts";
+import { knownNames } from "./schema.ts";
 
-/** One line an issue. Values are shown unless they may hold a secret. */
+/** One line an issue. `source` says where the setting at a path was written. */
 export function explainIssues(error: z.ZodError, content: unknown, source: (path: string) => string): string[] {
-  return error.issues.flatMap((issue) => {
-    const path = issue.path.join(".");
-    const from = `(from ${source(path)})`;
+  const lines = error.issues.flatMap((issue) => {
+    const path = pathOf(issue.path);
     if (issue.code === "unrecognized_keys") {
-      return issue.keys.map((key) => `${join(path, key)}: no such setting${nearest(join(path, key))} ${from}.`);
+      return issue.keys.map((key) => {
+        const name = showName(key);
+        return `${joinPath(path, name)}: no such setting; ${whatWasMeant(issue.path, name)} (from ${source(joinPath(path, key))}).`;
+      });
     }
-    return [`${path === "" ? "topology" : path}: ${expected(issue)}, found ${shown(valueAt(content, issue.path))} ${from}.`];
+    const message = issue.code === "invalid_key" ? (issue.issues[0]?.message ?? issue.message) : issue.message;
+    const at =
+      issue.code === "invalid_key" ? pathOf([...issue.path.slice(0, -1), showName(String(issue.path.at(-1)))]) : path;
+    const found = message.startsWith("expected") ? `, got ${showValue(issue.path, valueAt(content, issue.path))}` : "";
+    return [`${at === "" ? "topology" : at}: ${message}${found} (from ${source(path)}).`];
   });
+  return [...new Set(lines)];
 }
 
-function expected(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case "invalid_type":
-      return `expected ${issue.expected === "int" ? "an integer" : issue.expected}`;
-    case "too_small":
-      return `expected at least ${issue.minimum}`;
-    case "too_big":
-      return `expected at most ${issue.maximum}`;
-    case "invalid_value":
-      return `expected one of ${issue.values.map((value) => JSON.stringify(value)).join(", ")}`;
-    case "invalid_union":
-      return [...new Set(issue.errors.flat().map(expected))].join(", or ");
-    default:
-      return issue.message;
-  }
+/** Several problems as one message; a single one stands alone. */
+export function joinProblems(problems: readonly string[]): string {
+  if (problems.length === 1) return problems[0] ?? "";
+  return `${problems.length} problems in the configuration:\n${problems.map((problem) => `- ${problem}`).join("\n")}`;
 }
 
-/** Addresses and long texts may hold a password: only their kind is told. */
-function shown(value: unknown): string {
+/** A value as messages may show it: short, and never an address's user or password. */
+export function showText(text: string): string {
+  if (text.length > 60) return `a text of ${text.length} characters`;
+  return JSON.stringify(redactAddress(text));
+}
+
+/** Settings whose text may be a secret put in the wrong place: their kind is told, never their value. */
+const mayBeSecret = /^(?:sessions|cache|cdn|queue|regions|database\.shards)\b|^(?:cdn|database|web|log)?$/;
+const harmless = /^cdn\.(?:provider|zone)$|^cache\.(?:isEnabled|local\b)/;
+
+function showValue(keys: readonly PropertyKey[], value: unknown): string {
   if (value === undefined) return "nothing";
-  if (typeof value === "string") return value.includes("://") || value.length > 60 ? "a text" : JSON.stringify(value);
-  if (typeof value === "object" && value !== null) return Array.isArray(value) ? "a list" : "an object";
-  return String(value);
-}
-
-function valueAt(content: unknown, path: readonly PropertyKey[]): unknown {
-  let at = content;
-  for (const key of path) at = typeof at === "object" && at !== null ? (at as Record<PropertyKey, unknown>)[key] : undefined;
-  return at;
-}
-
-function join(path: string, key: string): string {
-  return path === "" ? key : `${path}.${key}`;
-}
-
-/** The known setting that needs the fewest changes, if it is near enough to be what was meant. */
-function nearest(path: string): string {
-  const known = new Set(settingsOf(defaultTopology).flatMap(([setting]) => setting.split(".").map((_, at, all) => all.slice(0, at + 1).join("."))));
-  const optional = ["sessions.url", "cache.url", "cdn", "cdn.provider", "cdn.zone", "cdn.token", "queue.url", "regions", "web.balancer"];
-  const [best] = [...known, ...optional].map((name) => ({ name, distance: editDistance(name, path) })).sort((a, b) => a.distance - b.distance);
-  return best !== undefined && best.distance <= 3 ? `; did you mean ${best.name}?` : "";
-}
-
-/** Levenshtein distance. */
-export function editDistance(left: string, right: string): number {
-  let row = Array.from({ length: right.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= left.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= right.length; j++) {
-      const cost = left[i - 1] === right[j - 1] ? 0 : 1;
-      next.push(Math.min((row[j] as number) + 1, (next[j - 1] as number) + 1, (row[j - 1] as number) + cost));
-    }
-    row = next;
+  if (value === null) return "null";
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  if (typeof value === "string") {
+    const path = pathOf(keys);
+    return mayBeSecret.test(path) && !harmless.test(path) ? "another text" : showText(value);
   }
-  return row[right.length] as number;
+  return typeof value === "number" || typeof value === "boolean" ? String(value) : `a value of type ${typeof value}`;
+}
+
+/** Names of settings are words; anything else may be a value in a key's place. */
+function showName(key: string): string {
+  return /^[A-Za-z_][\w-]{0,40}$/.test(key) ? key : "(a name that is no word)";
+}
+
+function whatWasMeant(keys: readonly PropertyKey[], name: string): string {
+  const group = keys[0] === "regions" && keys.length > 1 ? "regions{}" : pathOf(keys).replaceAll(/\[\d+\]/g, "[]");
+  const siblings = knownNames.get(group) ?? [];
+  const sibling = nearestName(name, siblings);
+  if (sibling !== undefined) return `did you mean ${joinPath(pathOf(keys), sibling)}?`;
+  const elsewhere = [...knownNames].find(([, names]) => names.includes(name));
+  if (elsewhere !== undefined) return `did you mean ${joinPath(elsewhere[0], name)}?`;
+  return `known here: ${siblings.join(", ")}`;
+}
+
+function valueAt(content: unknown, keys: readonly PropertyKey[]): unknown {
+  let at = content;
+  for (const key of keys) {
+    at =
+      typeof at === "object" && at !== null && Object.hasOwn(at, key)
+        ? (at as Record<PropertyKey, unknown>)[key]
+        : undefined;
+  }
+  return at;
 }

@@ -1,7 +1,21 @@
 /** The topology: configuration as data. */
-export { diffTopologies } from "./paths.ts";
-export { presetFor, type Rung, rungOf } from "./presets.ts";
-export { type Flags, type ResolvedTopology, type ResolveInput, resolveTopology, unsupportedSettings } from "./resolve.ts";
-export { defaultTopology, defineTopology, type Topology, type TopologyInput, topologySchema } from "./schema.ts";
+export { type CommandLine, parseCommandLine } from "./command-line.ts";
+export { type ConfigFile, configFileNames, loadConfigFile } from "./config-file.ts";
+export { describeTopology } from "./describe.ts";
+export { diffTopologies, type TopologyChange } from "./diff.ts";
+export type { FlagName, Flags } from "./inputs.ts";
+export { presetFor, type Rung, rungOf, rungPresets } from "./presets.ts";
+export { type ResolvedTopology, type ResolveInput, resolveTopology } from "./resolve.ts";
 export { type Environment, env, Secret } from "./secret.ts";
-export { type CommandLine, describeTopology, loadConfigFile, parseCommandLine } from "./sources.ts";
+export {
+  type Address,
+  type CdnSettings,
+  defaultTopology,
+  defineTopology,
+  type Region,
+  type ShardServers,
+  shardCount,
+  type Topology,
+  type TopologyInput,
+} from "./topology.ts";
+export { refuseUnsupported, unsupportedSettings } from "./unsupported.ts";

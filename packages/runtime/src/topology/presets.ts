@@ -1,36 +1,52 @@
 /** The five rungs of the ladder as topologies: what each adds to the one below. */
-import type { Topology, TopologyInput } from "./schema.ts";
+import { putSetting, settingsOf } from "./paths.ts";
 import { env } from "./secret.ts";
+import { deepFreeze, defaultTopology, type Topology, type TopologyInput } from "./topology.ts";
 
-/** A position on the ladder. */
+/** A position on the ladder: 1 monolith, 2 balanced, 3 cached, 4 replicated and sharded, 5 event-driven. */
 export type Rung = 1 | 2 | 3 | 4 | 5;
 
-const balanced: TopologyInput = { web: { processes: 2, balancer: "nginx" }, sessions: { url: env("REDIS_URL") } };
+const balanced: TopologyInput = { web: { processes: 4, balancer: "nginx" }, sessions: { url: env("REDIS_URL") } };
 const cached: TopologyInput = { ...balanced, cache: { url: env("CACHE_URL") }, cdn: { provider: "varnish" } };
-const replicated: TopologyInput = {
+const sharded: TopologyInput = {
   ...cached,
-  database: { shards: [{ leader: env("DATABASE_URL"), followers: [env("FOLLOWER_URL")] }] },
+  database: {
+    shards: [0, 1].map((index) => ({
+      leader: env(`SHARD_${index}_LEADER_URL`),
+      followers: [env(`SHARD_${index}_FOLLOWER_URL`)],
+    })),
+  },
 };
 
-const presets: Readonly<Record<Rung, TopologyInput>> = {
+/**
+ * What each rung sets; all else is default. Servers are named by environment variables, because only the operator
+ * knows where they are. Regions are not part of a preset for the same reason.
+ */
+export const rungPresets: Readonly<Record<Rung, TopologyInput>> = deepFreeze({
   1: {},
   2: balanced,
   3: cached,
-  4: replicated,
-  5: { ...replicated, queue: { url: env("QUEUE_URL") } },
-};
+  4: sharded,
+  5: { ...sharded, queue: { url: env("QUEUE_URL") } },
+});
 
-/** The topology of a rung, to be filled up with defaults. */
-export function presetFor(rung: Rung): TopologyInput {
-  return presets[rung];
+/** The whole topology of a rung, defaults filled in. */
+export function presetFor(rung: Rung): Topology {
+  const topology: Record<string, unknown> = structuredClone(defaultTopology) as object as Record<string, unknown>;
+  for (const [path, value] of settingsOf(rungPresets[rung])) putSetting(topology, path, value);
+  return deepFreeze(topology as object as Topology);
 }
 
-/** The highest rung whose mark the topology bears: a queue 5, followers or server shards 4, a shared cache or CDN 3, several processes 2. */
+/**
+ * The highest rung whose mark the topology bears: a broker or regions 5; followers or several database servers 4; a
+ * shared cache or a CDN 3; several processes, a balancer or shared sessions 2. Several embedded shards stay rung 1:
+ * they are still one process and its databases beside it.
+ */
 export function rungOf(topology: Topology): Rung {
   const { database, queue, cache, cdn, web, sessions, regions } = topology;
-  if (queue.url !== undefined || regions !== undefined) return 5;
-  const isSpread = typeof database.shards !== "number" && (database.shards.length > 1 || database.shards.some((shard) => (shard.followers?.length ?? 0) > 0));
-  if (isSpread) return 4;
+  if (queue.url !== undefined || Object.keys(regions ?? {}).length > 0) return 5;
+  const servers = typeof database.shards === "number" ? [] : database.shards;
+  if (servers.length > 1 || servers.some(({ followers = [] }) => followers.length > 0)) return 4;
   if (cache.url !== undefined || cdn !== undefined) return 3;
   return web.processes > 1 || web.balancer !== undefined || sessions.url !== undefined ? 2 : 1;
 }

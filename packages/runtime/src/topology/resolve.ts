@@ -1,137 +1,155 @@
 /**
  * From what was written to what holds: flags over environment over file over the rung's preset over the defaults.
- * For each setting the winner's source is kept, so that it can be shown.
+ *
+ * Each source is checked by itself, so that a mistake is told with its source even where another one wins. Lists are
+ * replaced as a whole, groups are merged. For each setting the winner's source is kept, so that it can be shown.
  */
 import { ConfigError } from "../kernel/errors.ts";
-import { putSetting, settingsOf } from "./paths.ts";
-import { presetFor, type Rung } from "./presets.ts";
-import { defaultTopology, type Topology, type TopologyInput, topologySchema } from "./schema.ts";
-import { type Environment, env as secretFrom } from "./secret.ts";
-import { explainIssues } from "./explain.ts";
-
-/** Command-line settings, as text; see {@link flagSettings}. */
-export type Flags = Readonly<Partial<Record<keyof typeof flagSettings, string>>>;
+import { addressProblem } from "./address.ts";
+import { crossProblems } from "./cross-check.ts";
+import { explainIssues, joinProblems, showText } from "./explain.ts";
+import { type Flags, mistypedVariables, outerSettings, rungInput } from "./inputs.ts";
+import { leavesOf, putSetting, settingsOf } from "./paths.ts";
+import { type Rung, rungPresets } from "./presets.ts";
+import { topologySchema } from "./schema.ts";
+import { type Environment, Secret, splitAddresses } from "./secret.ts";
+import { deepFreeze, defaultTopology, type Topology, type TopologyInput } from "./topology.ts";
 
 /** A complete topology and where each setting came from. */
 export interface ResolvedTopology {
+  /** Frozen; holds references to secrets, never their values. */
   readonly topology: Topology;
-  /** By path: "default", "rung 2", "file rungs.config.ts", "env PORT" or "flag --port". */
+  /** By path: "default", "preset rung 2", "file rungs.config.ts", "env PORT" or "flag --port". */
   readonly sources: ReadonlyMap<string, string>;
+  /** Things that look like mistakes and have no effect; to be logged. */
+  readonly warnings: readonly string[];
 }
 
+/** The sources of {@link resolveTopology}; absent ones count as empty. */
 export interface ResolveInput {
   /** What the config file exports, and its name. */
   readonly file?: { readonly name: string; readonly content: unknown };
+  /** Empty variables count as unset. */
   readonly environment?: Environment;
   readonly flags?: Flags;
+  /** The app's own defaults, over those of Rungs. */
+  readonly defaults?: TopologyInput;
 }
 
-type Parse = (text: string) => unknown;
-
-const asNumber: Parse = (text) => (/^-?\d+$/.test(text.trim()) ? Number(text) : text);
-const asText: Parse = (text) => text;
-const asSwitch: Parse = (text) => ({ on: true, true: true, "1": true, off: false, false: false, "0": false })[text.toLowerCase()] ?? text;
-
-/** Environment variables and the settings they stand for. DATABASE_URL and RUNGS_RUNG are treated apart. */
-const environmentSettings: Readonly<Record<string, readonly [path: string, parse: Parse]>> = {
-  PORT: ["web.port", asNumber],
-  HOST: ["web.host", asText],
-  RUNGS_DIR: ["dataDirectory", asText],
-  RUNGS_SHARDS: ["database.shards", asNumber],
-  RUNGS_CACHE: ["cache.isEnabled", asSwitch],
-  RUNGS_LOG_LEVEL: ["log.level", asText],
-};
-
-/** Flags and the settings they stand for. `--rung` is treated apart. */
-export const flagSettings = {
-  port: ["web.port", asNumber],
-  host: ["web.host", asText],
-  dir: ["dataDirectory", asText],
-  shards: ["database.shards", asNumber],
-  cache: ["cache.isEnabled", asSwitch],
-  "log-level": ["log.level", asText],
-  rung: ["", asNumber],
-} as const satisfies Readonly<Record<string, readonly [path: string, parse: Parse]>>;
+interface Layer {
+  readonly content: unknown;
+  readonly source: (path: string) => string;
+  /** What was found wrong while the layer was made. */
+  readonly problems: readonly string[];
+}
 
 /** Joins all sources. Raises one `CONFIG_INVALID` that names every bad setting with its path and source. */
 export function resolveTopology(input: ResolveInput): ResolvedTopology {
-  const { file, environment = {}, flags = {} } = input;
-  const layers: { source: (path: string) => string; content: unknown }[] = [];
-  const rung = flags.rung ?? environment["RUNGS_RUNG"];
-  if (rung !== undefined) layers.push({ source: () => `rung ${rung}`, content: presetFor(asRung(rung, flags.rung === undefined ? "env RUNGS_RUNG" : "flag --rung")) });
-  if (file !== undefined) layers.push({ source: () => `file ${file.name}`, content: file.content });
-  layers.push(environmentLayer(environment));
-  layers.push(flagLayer(flags));
-
+  const { file, environment = {}, flags = {}, defaults = {} } = input;
+  const layers: Layer[] = [
+    { content: defaultTopology, source: () => "default", problems: [] },
+    { content: defaults, source: () => "default", problems: [] },
+    presetLayer(environment, flags),
+    ...(file === undefined ? [] : [{ content: file.content, source: () => `file ${file.name}`, problems: [] }]),
+    environmentLayer(environment),
+    flagLayer(flags),
+  ];
   const problems: string[] = [];
-  const merged = structuredClone(defaultTopology) as unknown as Record<string, unknown>;
-  const sources = new Map<string, string>();
-  for (const [path] of settingsOf(defaultTopology)) sources.set(path, "default");
-  for (const layer of layers) {
-    const parsed = topologySchema.safeParse(layer.content);
+  const merged: Record<string, unknown> = {};
+  const origins = new Map<string, string>();
+  for (const { content, source, problems: found } of layers) {
+    problems.push(...found);
+    const parsed = topologySchema.safeParse(content);
     if (!parsed.success) {
-      problems.push(...explainIssues(parsed.error, layer.content, layer.source));
+      problems.push(...explainIssues(parsed.error, content, source));
       continue;
     }
-    for (const [path, value] of settingsOf(parsed.data)) {
+    for (const group of ["sessions", "queue"]) merged[group] ??= {};
+    for (const [path, value] of settingsOf(parsed.data satisfies TopologyInput)) {
       putSetting(merged, path, value);
-      sources.set(path, layer.source(path));
+      origins.set(path, source(path));
     }
   }
-  if (problems.length > 0) throw new ConfigError("CONFIG_INVALID", problems.join("\n"));
-  return { topology: merged as unknown as Topology, sources };
+  const topology = merged as object as Topology;
+  const originOf = (path: string) => originAt(origins, path);
+  // Settings are compared with each other only when each is right by itself: else one mistake would be told twice.
+  if (problems.length === 0) problems.push(...crossProblems(topology, originOf));
+  if (problems.length > 0) throw new ConfigError("CONFIG_INVALID", joinProblems(problems));
+  const sources = new Map(leavesOf(topology).map(([path]) => [path, originOf(path)]));
+  return { topology: deepFreeze(topology), sources, warnings: mistypedVariables(environment) };
 }
 
-function environmentLayer(environment: Environment) {
+/** The source of a setting; parts of a list have that of the list. */
+function originAt(origins: ReadonlyMap<string, string>, path: string): string {
+  for (let at = path; at !== ""; at = at.replace(/(?:^|\.)[^.[]+$|\[\d+\]$/, "")) {
+    const origin = origins.get(at);
+    if (origin !== undefined) return origin;
+  }
+  return "default";
+}
+
+function presetLayer(environment: Environment, flags: Flags): Layer {
+  const { variable, flag } = rungInput;
+  const problems: string[] = [];
+  let chosen: Rung | undefined;
+  for (const [text, source] of [
+    [environment[variable], `env ${variable}`],
+    [flags[flag], `flag --${flag}`],
+  ] as const) {
+    if (text === undefined || (text === "" && source.startsWith("env"))) continue;
+    const rung = ([1, 2, 3, 4, 5] as const).find((number) => String(number) === text.trim());
+    if (rung === undefined)
+      problems.push(`rung: expected an integer from 1 to 5, got ${showText(text)} (from ${source}).`);
+    chosen = rung;
+  }
+  return { content: chosen === undefined ? {} : rungPresets[chosen], source: () => `preset rung ${chosen}`, problems };
+}
+
+function environmentLayer(environment: Environment): Layer {
   const content: Record<string, unknown> = {};
   const sources = new Map<string, string>();
-  for (const [variable, [path, parse]] of Object.entries(environmentSettings)) {
-    const text = environment[variable];
-    if (text === undefined || text === "") continue;
-    putSetting(content, path, parse(text));
+  for (const { path, variable, read } of outerSettings) {
+    const text = variable === undefined ? "" : (environment[variable] ?? "");
+    if (text === "") continue;
+    putSetting(content, path, read(text));
     sources.set(path, `env ${variable}`);
   }
-  const url = environment["DATABASE_URL"];
-  if (url !== undefined && url !== "") {
-    // By reference, so that a password in it is never printed with the topology.
-    putSetting(content, "database.shards", [{ leader: secretFrom("DATABASE_URL") }]);
-    sources.set("database.shards", "env DATABASE_URL");
+  const source = (path: string) => originAt(sources, path);
+  const text = environment["DATABASE_URL"]?.trim() ?? "";
+  if (text === "") return { content, source, problems: [] };
+  const addresses = splitAddresses(text);
+  const problems = addresses.flatMap((address, index) => {
+    const problem = addressProblem(address, "database", true);
+    const found = problem?.startsWith("expected") ? ", got another text" : "";
+    return problem === undefined
+      ? []
+      : [`database.shards[${index}].leader: ${problem}${found} (from env DATABASE_URL).`];
+  });
+  const number = (content["database"] as { shards?: unknown } | undefined)?.shards;
+  if (typeof number === "number" && number !== addresses.length) {
+    problems.push(
+      `database.shards: DATABASE_URL lists ${addresses.length} server(s), RUNGS_SHARDS says ${number}; unset one of them (from env RUNGS_SHARDS).`,
+    );
   }
-  return { content, source: (path: string) => sources.get(path) ?? "env" };
+  // By reference, so that a password in it is never printed with the topology.
+  const leaders = addresses.map((_, index) => new Secret("DATABASE_URL", { index, count: addresses.length }));
+  putSetting(
+    content,
+    "database.shards",
+    leaders.map((leader) => ({ leader })),
+  );
+  sources.set("database.shards", "env DATABASE_URL");
+  return { content, source, problems };
 }
 
-function flagLayer(flags: Flags) {
+function flagLayer(flags: Flags): Layer {
   const content: Record<string, unknown> = {};
   const sources = new Map<string, string>();
-  for (const [name, text] of Object.entries(flags)) {
-    if (text === undefined || name === "rung") continue;
-    const [path, parse] = flagSettings[name as keyof typeof flagSettings];
-    putSetting(content, path, parse(text));
-    sources.set(path, `flag --${name}`);
+  for (const { path, flag, read } of outerSettings) {
+    const text = flag === undefined ? undefined : flags[flag as keyof Flags];
+    if (text === undefined) continue;
+    putSetting(content, path, read(text));
+    sources.set(path, `flag --${flag}`);
   }
-  return { content, source: (path: string) => sources.get(path) ?? "flag" };
+  return { content, source: (path) => originAt(sources, path), problems: [] };
 }
-
-function asRung(text: string, source: string): Rung {
-  const rung = Number(text);
-  if (rung === 1 || rung === 2 || rung === 3 || rung === 4 || rung === 5) return rung;
-  throw new ConfigError("CONFIG_INVALID", `rung: expected a number from 1 to 5, found "${text}" (from ${source}).`);
-}
-
-/** Settings of tiers that this version cannot run yet; to be refused at start, not ignored. */
-export function unsupportedSettings(topology: Topology): string[] {
-  const { web, sessions, cache, cdn, queue, regions, database } = topology;
-  const found: string[] = [];
-  if (web.processes > 1) found.push("web.processes");
-  if (web.balancer !== undefined) found.push("web.balancer");
-  if (sessions.url !== undefined) found.push("sessions.url");
-  if (cache.url !== undefined) found.push("cache.url");
-  if (cdn !== undefined) found.push("cdn");
-  if (queue.url !== undefined) found.push("queue.url");
-  if (regions !== undefined) found.push("regions");
-  if (typeof database.shards !== "number" && database.shards.some((shard) => (shard.followers?.length ?? 0) > 0)) found.push("database.shards.followers");
-  return found;
-}
-
-/** The topology as written by hand; exported for typing config files. */
-export type { TopologyInput };

@@ -1,127 +1,183 @@
-/** The shape of a topology: where each tier runs. An empty one is rung 1. */
+/**
+ * Schema of a topology as written: every key optional, unknown keys refused.
+ *
+ * Messages that begin with "expected" are completed by `explain.ts` with what was found; others stand as they are and
+ * must not repeat the value, which may be a secret.
+ */
+import { isIP } from "node:net";
 import { z } from "zod";
-import { Secret } from "./secret.ts";
+import { type AddressKind, addressProblem, expectedAddress } from "./address.ts";
+import { asSecret, type Secret } from "./secret.ts";
+import { type Address, logLevels } from "./topology.ts";
 
-const secret = z.union([
-  z.instanceof(Secret),
-  z.strictObject({ env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "must name an environment variable") }).transform((ref) => new Secret(ref.env)),
-]);
+const int32Max = 2 ** 31 - 1;
 
-/** A server's address without a password, or a reference to a whole one. */
-const address = z.union([
-  secret,
-  z
-    .string()
-    .refine((text) => URL.canParse(text), { message: "must be a URL", abort: true })
-    .refine((text) => new URL(text).password === "", "holds a password; write env(\"DATABASE_URL\") (in JSON { \"env\": \"DATABASE_URL\" }) and set that variable"),
-]);
-
-const positive = z.int().min(1);
-const shard = z.strictObject({ leader: address, followers: z.array(address).optional() });
-
-/** Schema of a topology as written; every key is optional. */
-export const topologySchema = z.strictObject({
-  dataDirectory: z.string().min(1).optional(),
-  web: z
-    .strictObject({
-      host: z.string().min(1).optional(),
-      port: z.int().min(0).max(65_535).optional(),
-      processes: positive.max(256).optional(),
-      balancer: z.enum(["nginx", "haproxy"]).optional(),
-      bodyLimitBytes: positive.optional(),
-      requestTimeoutMs: positive.optional(),
-      trustProxy: z.array(z.string()).optional(),
-    })
-    .optional(),
-  sessions: z.strictObject({ url: address.optional() }).optional(),
-  cache: z
-    .strictObject({
-      isEnabled: z.boolean().optional(),
-      url: address.optional(),
-      local: z.strictObject({ entries: positive.optional(), bytes: positive.optional() }).optional(),
-    })
-    .optional(),
-  cdn: z.strictObject({ provider: z.enum(["varnish", "cloudflare"]), zone: z.string().optional(), token: secret.optional() }).optional(),
-  database: z
-    .strictObject({
-      key: z.string().min(1).optional(),
-      strategy: z.enum(["hash", "range"]).optional(),
-      splits: z.array(z.string()).optional(),
-      shards: z.union([positive.max(64), z.array(shard).min(1).max(1_024)]).optional(),
-      pool: z.strictObject({ connectionsMax: positive.optional(), acquireTimeoutMs: positive.optional() }).optional(),
-      statementTimeoutMs: z.int().min(0).optional(),
-      preparedStatements: z.boolean().optional(),
-    })
-    .optional(),
-  queue: z.strictObject({ url: address.optional() }).optional(),
-  regions: z.record(z.string(), z.unknown()).optional(),
-  log: z.strictObject({ level: z.enum(["debug", "info", "warn", "error", "silent"]).optional() }).optional(),
-});
-
-/** A topology as the developer writes it. */
-export type TopologyInput = z.input<typeof topologySchema>;
-
-/** A topology with every default filled in. */
-export interface Topology {
-  readonly dataDirectory: string;
-  readonly web: {
-    readonly host: string;
-    readonly port: number;
-    readonly processes: number;
-    readonly balancer?: "nginx" | "haproxy" | undefined;
-    readonly bodyLimitBytes: number;
-    readonly requestTimeoutMs: number;
-    readonly trustProxy: readonly string[];
-  };
-  readonly sessions: { readonly url?: string | Secret | undefined };
-  readonly cache: {
-    readonly isEnabled: boolean;
-    readonly url?: string | Secret | undefined;
-    readonly local: { readonly entries: number; readonly bytes: number };
-  };
-  readonly cdn?: { readonly provider: "varnish" | "cloudflare"; readonly zone?: string | undefined; readonly token?: Secret | undefined } | undefined;
-  readonly database: {
-    readonly key: string;
-    readonly strategy: "hash" | "range";
-    readonly splits: readonly string[];
-    /** A number: embedded servers. A list: servers by address. */
-    readonly shards: number | readonly { readonly leader: string | Secret; readonly followers?: readonly (string | Secret)[] | undefined }[];
-    readonly pool: { readonly connectionsMax: number; readonly acquireTimeoutMs: number };
-    readonly statementTimeoutMs: number;
-    readonly preparedStatements: boolean;
-  };
-  readonly queue: { readonly url?: string | Secret | undefined };
-  readonly regions?: Readonly<Record<string, unknown>> | undefined;
-  readonly log: { readonly level: "debug" | "info" | "warn" | "error" | "silent" };
+function integer(min: number, max: number) {
+  const error = `expected an integer from ${min} to ${max}`;
+  return z.int({ error }).min(min, { error }).max(max, { error }).optional();
 }
 
-/** What holds where nothing is said: rung 1. */
-export const defaultTopology: Topology = {
-  dataDirectory: ".rungs",
-  web: {
-    host: "127.0.0.1",
-    port: 3000,
-    processes: 1,
-    bodyLimitBytes: 1024 * 1024,
-    requestTimeoutMs: 30_000,
-    trustProxy: [],
-  },
-  sessions: {},
-  cache: { isEnabled: true, local: { entries: 10_000, bytes: 64 * 1024 * 1024 } },
-  database: {
-    key: "user_id",
-    strategy: "hash",
-    splits: [],
-    shards: 1,
-    pool: { connectionsMax: 20, acquireTimeoutMs: 2_000 },
-    statementTimeoutMs: 10_000,
-    preparedStatements: true,
-  },
-  queue: {},
-  log: { level: "info" },
+function oneOf<const T extends readonly [string, ...string[]]>(names: T) {
+  return z.enum(names, { error: `expected one of ${names.map((name) => `"${name}"`).join(", ")}` }).optional();
+}
+
+function text(what: string, pattern: RegExp) {
+  const error = `expected ${what}`;
+  return z.string({ error }).regex(pattern, { error });
+}
+
+const bool = z.boolean({ error: "expected true or false" }).optional();
+
+function group<T extends z.core.$ZodShape>(shape: T) {
+  return z.strictObject(shape, {
+    error: (issue) =>
+      issue.code === "unrecognized_keys" ? undefined : `expected an object with ${Object.keys(shape).join(", ")}`,
+  });
+}
+
+function list<T extends z.ZodType>(item: T, what: string, min: number, max: number) {
+  const error = `expected ${what}`;
+  return z.array(item, { error }).min(min, { error }).max(max, { error });
+}
+
+/** How to give a secret by reference to the setting at this path. */
+function referenceHint(path: readonly PropertyKey[], variable: string): string {
+  const key = path.findLast((part) => typeof part === "string" && part !== "followers");
+  return `write \`${String(key ?? "url")}: env("${variable}")\`, or in JSON { "env": "${variable}" }, and set that variable`;
+}
+
+const variableOf: Readonly<Record<AddressKind, string>> = {
+  database: "DATABASE_URL",
+  sessions: "REDIS_URL",
+  cache: "CACHE_URL",
+  queue: "QUEUE_URL",
 };
 
-/** Typed identity for `rungs.config.ts`. */
-export function defineTopology(topology: TopologyInput): TopologyInput {
-  return topology;
+function address(kind: AddressKind) {
+  return z.unknown().transform((value, context): Address => {
+    const secret = asSecret(value);
+    if (secret !== undefined) return secret;
+    const problem =
+      typeof value === "string"
+        ? addressProblem(value, kind, false)
+        : `expected ${expectedAddress(kind)} or env("NAME")`;
+    if (problem === undefined) return value as string;
+    const hint = problem.startsWith("expected")
+      ? ""
+      : `; ${referenceHint([kind === "database" ? "leader" : "url"], variableOf[kind])}`;
+    context.issues.push({ code: "custom", message: `${problem}${hint}`, input: value });
+    return z.NEVER;
+  });
+}
+
+const token = z.unknown().transform((value, context): Secret => {
+  const secret = asSecret(value);
+  if (secret !== undefined) return secret;
+  const message = `holds a value, and secrets are given by reference only; ${referenceHint(["token"], "CDN_TOKEN")}`;
+  context.issues.push({ code: "custom", message, input: value });
+  return z.NEVER;
+});
+
+const shardServers = group({
+  leader: address("database"),
+  followers: list(address("database"), "a list of at most 16 URLs", 0, 16).optional(),
+});
+const shardList = list(shardServers, "a list of 1 to 1024 servers", 1, 1_024);
+const shardNumber = z.int().min(1).max(64);
+
+/** Two schemas by the kind of value, so that a mistake in a list is told by its own path and not as "no match". */
+const shards = z.unknown().transform((value, context) => {
+  const issues = (found: readonly z.core.$ZodIssue[]) => {
+    for (const issue of found) context.issues.push({ ...issue, input: value } as z.core.$ZodRawIssue);
+    return z.NEVER;
+  };
+  if (Array.isArray(value)) {
+    const parsed = shardList.safeParse(value);
+    return parsed.success ? parsed.data : issues(parsed.error.issues);
+  }
+  const parsed = shardNumber.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const message = "expected an integer from 1 to 64 (embedded databases) or a list of servers [{ leader, followers }]";
+  context.issues.push({ code: "custom", message, input: value });
+  return z.NEVER;
+});
+
+const proxyNames = ["loopback", "linklocal", "uniquelocal"];
+
+/** An IP address, an address range in CIDR notation, or a name that Fastify knows for a range. */
+function isProxy(proxy: string): boolean {
+  const [ip = "", bits, ...rest] = proxy.split("/");
+  const version = isIP(ip);
+  if (proxyNames.includes(proxy)) return true;
+  return (
+    version !== 0 &&
+    rest.length === 0 &&
+    (bits === undefined || (/^\d+$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128)))
+  );
+}
+
+const proxyError = 'expected an IP address, a range such as "10.0.0.0/8", or "loopback"';
+const proxy = z.string({ error: proxyError }).refine(isProxy, { error: proxyError });
+
+const region = group({
+  addresses: list(text("an IP address or host name", /^[A-Za-z0-9.:-]{1,253}$/), "a list of 1 to 64 addresses", 1, 64),
+  isLeader: bool,
+});
+
+/** Schema of a topology as written; its output holds secrets as references only. */
+export const topologySchema = group({
+  dataDirectory: text("the path of a folder", /^[^\0]{1,4096}$/).optional(),
+  web: group({
+    host: text("an IP address or host name to listen on", /^[A-Za-z0-9.:%_-]{1,253}$/).optional(),
+    port: integer(0, 65_535),
+    processes: integer(1, 256),
+    balancer: oneOf(["nginx", "haproxy"]),
+    bodyLimitBytes: integer(1, int32Max),
+    requestTimeoutMs: integer(1, int32Max),
+    trustProxy: list(proxy, 'a list of at most 64 proxies, such as ["127.0.0.1"]', 0, 64).optional(),
+  }).optional(),
+  sessions: group({ url: address("sessions").optional() }).optional(),
+  cache: group({
+    isEnabled: bool,
+    url: address("cache").optional(),
+    local: group({ entries: integer(1, int32Max), bytes: integer(1_024, Number.MAX_SAFE_INTEGER) }).optional(),
+  }).optional(),
+  cdn: group({
+    provider: z.enum(["varnish", "cloudflare", "fastly"], {
+      error: 'expected one of "varnish", "cloudflare", "fastly"',
+    }),
+    zone: text("the provider's id of the site", /^[A-Za-z0-9._-]{1,253}$/).optional(),
+    token: token.optional(),
+  }).optional(),
+  database: group({
+    key: text("the name of a column", /^[a-z_][a-z0-9_]{0,62}$/).optional(),
+    strategy: oneOf(["hash", "range"]),
+    splits: list(text("a text", /^[^\0]{1,1024}$/), "a list of at most 1023 texts", 0, 1_023).optional(),
+    shards: shards.optional(),
+    pool: group({ connectionsMax: integer(1, 10_000), acquireTimeoutMs: integer(1, int32Max) }).optional(),
+    statementTimeoutMs: integer(0, int32Max),
+    preparedStatements: bool,
+  }).optional(),
+  queue: group({ url: address("queue").optional() }).optional(),
+  regions: z
+    .record(text("a region's name of a-z, 0-9 and -", /^[a-z][a-z0-9-]{0,30}$/), region, {
+      error: "expected regions by name",
+    })
+    .optional(),
+  log: group({ level: oneOf(logLevels), isPretty: bool }).optional(),
+});
+
+/** The names allowed in each group, by the group's path ("" at the top; a list's items under `[]`, a record's under `{}`). */
+export const knownNames: ReadonlyMap<string, readonly string[]> = new Map([
+  ...namesOf(topologySchema, ""),
+  ...namesOf(shardServers, "database.shards[]"),
+  ...namesOf(region, "regions{}"),
+]);
+
+function namesOf(schema: z.core.$ZodType, path: string): [string, readonly string[]][] {
+  if (schema instanceof z.ZodOptional) return namesOf(schema.unwrap(), path);
+  if (!(schema instanceof z.ZodObject)) return [];
+  const shape = schema.shape as Record<string, z.core.$ZodType>;
+  const below = Object.entries(shape).flatMap(([name, item]) => namesOf(item, path === "" ? name : `${path}.${name}`));
+  return [[path, Object.keys(shape)], ...below];
 }

@@ -1,0 +1,49 @@
+/** The frame of every page: head, skip link, navigation, main part, footer. */
+import { address } from "../address.ts";
+import { attributes, type HtmlValue, html, type SafeHtml } from "../html.ts";
+import type { Visit } from "../visit.ts";
+import { avatar } from "./parts.ts";
+
+/** What a page puts into the frame. */
+export interface PageContent {
+  /** Without the site's name. */
+  readonly title: string;
+  /** For search engines and previews of links; default the site's own. */
+  readonly description?: string | undefined;
+  /** Class of the outermost element, e.g. `article-page`. */
+  readonly className: string;
+  readonly body: HtmlValue;
+}
+
+/** The whole document but its doctype. */
+export function layout(visit: Visit, { title, description, className, body }: PageContent): SafeHtml {
+  const summary = description ?? "Conduit: a place to share your knowledge.";
+  return html`<html lang="en"><head><meta charset="utf-8"><title>${title} – Conduit</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<meta name="description" content="${summary}">
+<link rel="icon" type="image/svg+xml" href="${visit.asset("icon.svg")}"><link rel="stylesheet" href="${visit.asset("app.css")}">
+<script src="${visit.asset("app.js")}" defer></script></head>
+<body><a class="skip-link" href="#content">Skip to content</a>
+<header>${navigation(visit)}</header>
+<main id="content" class="${className}" tabindex="-1">${body}</main>
+<footer class="site-footer"><div class="container"><a class="logo-font" href="/">conduit</a>
+<span>The RealWorld example app, on Rungs.</span></div></footer>
+<p id="status" class="visually-hidden" role="status"></p></body></html>`;
+}
+
+function navigation(visit: Visit): SafeHtml {
+  const { viewer } = visit;
+  const path = visit.here.replace(/[?#].*$/, "");
+  const link = (to: string, label: HtmlValue) =>
+    html`<li class="nav-item"><a class="nav-link${path === to && " active"}" href="${to}"${attributes({ "aria-current": path === to && "page" })}>${label}</a></li>`;
+  return html`<nav class="navbar" aria-label="Main"><div class="container"><a class="navbar-brand" href="/">conduit</a>
+<ul class="nav navbar-nav">${link("/", "Home")}${
+    viewer === undefined
+      ? [link("/login", "Sign in"), link("/register", "Sign up")]
+      : [
+          link("/editor", html`<i class="ion-compose" aria-hidden="true"></i>New Article`),
+          link("/settings", html`<i class="ion-gear-a" aria-hidden="true"></i>Settings`),
+          link(address.profile(viewer.username), html`${avatar(viewer, 24)}${viewer.username}`),
+        ]
+  }</ul></div></nav>`;
+}

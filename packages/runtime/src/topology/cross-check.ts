@@ -1,0 +1,67 @@
+/** Rules between settings that are right each by itself. */
+import { isDeepStrictEqual } from "node:util";
+import { shardCount, type Topology } from "./topology.ts";
+
+/** One line a broken rule; empty when all hold. `source` says where the setting at a path came from. */
+export function crossProblems(topology: Topology, source: (path: string) => string): string[] {
+  return [
+    ...splitProblems(topology),
+    ...serverProblems(topology),
+    ...cdnProblems(topology),
+    ...regionProblems(topology),
+  ].map(([path, message]) => `${path}: ${message} (from ${source(path)}).`);
+}
+
+type Problem = readonly [path: string, message: string];
+
+function splitProblems(topology: Topology): Problem[] {
+  const { strategy, splits } = topology.database;
+  const path = "database.splits";
+  if (strategy === "hash") {
+    return splits.length === 0 ? [] : [[path, 'has an effect only with database.strategy "range", which is "hash"']];
+  }
+  const shards = shardCount(topology);
+  if (splits.length !== shards - 1) {
+    return [[path, `expected ${shards - 1} split point(s) for ${shards} shard(s) by range, got ${splits.length}`]];
+  }
+  const wrong = splits.findIndex(
+    (split, index) => index > 0 && Buffer.compare(Buffer.from(splits[index - 1] ?? ""), Buffer.from(split)) >= 0,
+  );
+  return wrong === -1
+    ? []
+    : [
+        [
+          `${path}[${wrong}]`,
+          "expected split points that ascend byte by byte, got one that does not follow the one before",
+        ],
+      ];
+}
+
+function serverProblems({ database: { shards } }: Topology): Problem[] {
+  if (typeof shards === "number") return [];
+  return shards.flatMap(({ leader }, index): Problem[] => {
+    const first = shards.findIndex((other) => isDeepStrictEqual(other.leader, leader));
+    if (first === index) return [];
+    return [
+      [
+        `database.shards[${index}].leader`,
+        `names the same server as database.shards[${first}].leader; each shard needs one of its own`,
+      ],
+    ];
+  });
+}
+
+function cdnProblems({ cdn }: Topology): Problem[] {
+  if (cdn === undefined || cdn.provider === "varnish") return [];
+  return (["zone", "token"] as const)
+    .filter((name) => cdn[name] === undefined)
+    .map((name) => [`cdn.${name}`, `expected a value, because cdn.provider is "${cdn.provider}", got nothing`]);
+}
+
+function regionProblems({ regions = {} }: Topology): Problem[] {
+  const all = Object.values(regions);
+  const leaders = all.filter(({ isLeader }) => isLeader === true).length;
+  return all.length < 2 || leaders === 1
+    ? []
+    : [["regions", `expected exactly one region with isLeader: true, got ${leaders}`]];
+}

@@ -1,0 +1,156 @@
+/** What a topology is: where each tier runs, as plain data. */
+import type { Secret } from "./secret.ts";
+
+/** The address of a server: a URL without a password, or a reference to a whole URL. */
+export type Address = string | Secret;
+
+/** Levels of the log, loudest first. */
+export const logLevels = ["debug", "info", "warn", "error", "silent"] as const;
+
+/** One database shard on servers of yours. */
+export interface ShardServers {
+  /** Takes the writes; PostgreSQL 15 or newer. */
+  readonly leader: Address;
+  /** Serve reads. */
+  readonly followers?: readonly Address[] | undefined;
+}
+
+/** One region, as GeoDNS hands it out. */
+export interface Region {
+  /** Public IP addresses or host names of the region's load balancers. */
+  readonly addresses: readonly string[];
+  /** True for the region that holds the leaders; exactly one. */
+  readonly isLeader?: boolean | undefined;
+}
+
+/** Content delivery network in front of the web tier. */
+export interface CdnSettings {
+  readonly provider: "varnish" | "cloudflare" | "fastly";
+  /** The provider's id of the site; needed by all but Varnish. */
+  readonly zone?: string | undefined;
+  /** Access to the provider's API; needed by all but Varnish. */
+  readonly token?: Secret | undefined;
+}
+
+/** A topology with every default filled in. */
+export interface Topology {
+  /** Folder of everything that embedded tiers store; default ".rungs", relative to the working directory. */
+  readonly dataDirectory: string;
+  readonly web: {
+    /** Address to listen on; default "127.0.0.1", this machine only. "0.0.0.0" or "::" for all. */
+    readonly host: string;
+    /** Port to listen on, 0 to 65535; 0 takes any free one; default 3000. */
+    readonly port: number;
+    /** Web processes, 1 to 256; default 1. */
+    readonly processes: number;
+    /** Load balancer in front of them; default none. */
+    readonly balancer?: "nginx" | "haproxy" | undefined;
+    /** Largest request body; default 1 MiB. */
+    readonly bodyLimitBytes: number;
+    /** How long a request may take to arrive; default 30,000 ms. */
+    readonly requestTimeoutMs: number;
+    /** Proxies whose X-Forwarded-For is believed: IP addresses, CIDR ranges, "loopback"; default none. */
+    readonly trustProxy: readonly string[];
+  };
+  /** Where sessions live; no URL: in the database. */
+  readonly sessions: { readonly url?: Address | undefined };
+  readonly cache: {
+    /** Default true. */
+    readonly isEnabled: boolean;
+    /** Shared cache; no URL: each process has its own only. */
+    readonly url?: Address | undefined;
+    /** Bounds of the in-process cache; default 10,000 entries and 64 MiB. */
+    readonly local: { readonly entries: number; readonly bytes: number };
+  };
+  readonly cdn?: CdnSettings | undefined;
+  readonly database: {
+    /** Column that tells which shard a row lives on; default "user_id". */
+    readonly key: string;
+    /** Placement of keys: by hash (default), or by ranges cut at `splits`. */
+    readonly strategy: "hash" | "range";
+    /** For "range": ascending first keys of the second and later shards, one fewer than there are shards. */
+    readonly splits: readonly string[];
+    /** A number, 1 to 64: that many embedded databases (default 1). A list, up to 1,024: servers by address. */
+    readonly shards: number | readonly ShardServers[];
+    /** Bounds of the pool to each shard; default 20 connections, 2,000 ms of waiting for one. */
+    readonly pool: { readonly connectionsMax: number; readonly acquireTimeoutMs: number };
+    /** The server cancels a statement after this; default 10,000 ms; 0 turns it off. */
+    readonly statementTimeoutMs: number;
+    /** Default true. Turn off behind PgBouncer in transaction mode before version 1.21. */
+    readonly preparedStatements: boolean;
+  };
+  /** Message broker; no URL: jobs live in the database. */
+  readonly queue: { readonly url?: Address | undefined };
+  /** Regions by name; default one, unnamed. */
+  readonly regions?: Readonly<Record<string, Region>> | undefined;
+  readonly log: {
+    /** Default "info". */
+    readonly level: (typeof logLevels)[number];
+    /** Lines for people in place of JSON; default false. */
+    readonly isPretty: boolean;
+  };
+}
+
+type OptionalDeep<T> = T extends
+  | Secret
+  | readonly unknown[]
+  | string
+  | number
+  | boolean
+  | undefined
+  | Region
+  | CdnSettings
+  ? T
+  : { readonly [K in keyof T]?: OptionalDeep<T[K]> | undefined };
+
+/** A topology as the developer writes it: every setting may be left out. */
+export type TopologyInput = OptionalDeep<Topology>;
+
+/** What holds where nothing is said: rung 1. */
+export const defaultTopology: Topology = deepFreeze({
+  dataDirectory: ".rungs",
+  web: {
+    host: "127.0.0.1",
+    port: 3000,
+    processes: 1,
+    bodyLimitBytes: 1024 * 1024,
+    requestTimeoutMs: 30_000,
+    trustProxy: [],
+  },
+  sessions: {},
+  cache: { isEnabled: true, local: { entries: 10_000, bytes: 64 * 1024 * 1024 } },
+  database: {
+    key: "user_id",
+    strategy: "hash",
+    splits: [],
+    shards: 1,
+    pool: { connectionsMax: 20, acquireTimeoutMs: 2_000 },
+    statementTimeoutMs: 10_000,
+    preparedStatements: true,
+  },
+  queue: {},
+  log: { level: "info", isPretty: false },
+});
+
+/**
+ * Typed identity for `rungs.config.ts`: gives completion while writing and checks nothing at run time.
+ *
+ * @example
+ * export default defineTopology({ web: { port: 8080 }, database: { shards: [{ leader: env("DATABASE_URL") }] } });
+ */
+export function defineTopology(topology: TopologyInput): TopologyInput {
+  return topology;
+}
+
+/** How many shards the topology has. */
+export function shardCount(topology: Topology): number {
+  const { shards } = topology.database;
+  return typeof shards === "number" ? shards : shards.length;
+}
+
+/** Freezes plain data all the way down and gives it back. */
+export function deepFreeze<T>(value: T): T {
+  if (typeof value !== "object" || value === null || Object.isFrozen(value)) return value;
+  for (const item of Object.values(value)) deepFreeze(item);
+  return Object.freeze(value);
+}

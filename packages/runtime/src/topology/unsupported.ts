@@ -1,0 +1,32 @@
+/** Settings that are valid but that this version cannot carry out. */
+import { UnsupportedError } from "../kernel/errors.ts";
+import type { Topology } from "./topology.ts";
+
+/** Paths of the settings of tiers that have no driver yet; empty when the topology can run. */
+export function unsupportedSettings(topology: Topology): string[] {
+  const { web, sessions, cache, cdn, queue, regions, database } = topology;
+  const found: string[] = [];
+  if (web.processes > 1) found.push("web.processes");
+  if (web.balancer !== undefined) found.push("web.balancer");
+  if (sessions.url !== undefined) found.push("sessions.url");
+  if (cache.url !== undefined) found.push("cache.url");
+  if (cdn !== undefined) found.push("cdn");
+  if (queue.url !== undefined) found.push("queue.url");
+  if (regions !== undefined && Object.keys(regions).length > 0) found.push("regions");
+  if (typeof database.shards !== "number") {
+    for (const [index, { followers = [] }] of database.shards.entries()) {
+      if (followers.length > 0) found.push(`database.shards[${index}].followers`);
+    }
+  }
+  return found;
+}
+
+/** Raises `CAPABILITY_MISSING`, naming every setting of {@link unsupportedSettings}, so that none is ignored silently. */
+export function refuseUnsupported(topology: Topology): void {
+  const settings = unsupportedSettings(topology);
+  if (settings.length === 0) return;
+  throw new UnsupportedError(
+    "CAPABILITY_MISSING",
+    `Not in this version of Rungs yet, which runs rung 1 only: ${settings.join(", ")}. Remove ${settings.length === 1 ? "this setting" : "these settings"}, or stay at rung 1.`,
+  );
+}
