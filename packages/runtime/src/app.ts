@@ -114,8 +114,8 @@ async function start<T>(
     loginThrottle: createLoginThrottle({ store: localAttemptStore() }),
     assets,
     directory(space) {
-      let opened = directories.get(space);
-      if (opened === undefined) directories.set(space, (opened = directory({ home: db.home as never, space })));
+      const opened = directories.get(space) ?? directory({ home: db.home as never, space });
+      directories.set(space, opened);
       return opened;
     },
     clock: systemClock,

@@ -26,18 +26,8 @@ export interface SeedWriter {
 /** Makes the writer. `passwordHash`: what every generated person signs in with. */
 export function seedWriter(databases: OpenDatabases<Tables>, network: Network, passwordHash: string): SeedWriter {
   const { db, home, shards } = databases;
-  const ids = new Map<number, string>();
-  const idOf = (index: number) => {
-    let id = ids.get(index);
-    if (id === undefined) ids.set(index, (id = network.person(index).id));
-    return id;
-  };
-  const articleIds = new Map<number, readonly string[]>();
-  const articleIdsOf = (author: number) => {
-    let list = articleIds.get(author);
-    if (list === undefined) articleIds.set(author, (list = network.articles(author).map((article) => article.id)));
-    return list;
-  };
+  const idOf = remembered((index) => network.person(index).id);
+  const articleIdsOf = remembered((author) => network.articles(author).map((article) => article.id));
 
   /** Sends rows to the shards that own them, as one statement a shard and batch. */
   async function insertByOwner<R>(
@@ -185,6 +175,16 @@ async function insertArticles(
 /** A comment number that is the same on each run: the reader's own share of the numbers, 500 apart. */
 function markNumber(reader: number, at: number): number {
   return reader * 500 + at + 1;
+}
+
+/** A function of a person number that computes each value once. */
+function remembered<V>(compute: (index: number) => V): (index: number) => V {
+  const known = new Map<number, V>();
+  return (index) => {
+    const value = known.get(index) ?? compute(index);
+    known.set(index, value);
+    return value;
+  };
 }
 
 function range(from: number, to: number): number[] {

@@ -1,0 +1,37 @@
+/** Conduit for tests: the real app on its own embedded databases, in this process. */
+import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pino } from "pino";
+import { type RunningApp, startApp } from "rungs/app";
+import { resolveTopology } from "rungs/topology";
+import conduit from "../../src/app.ts";
+import type { Tables } from "../../src/schema.ts";
+
+export interface TestConduit {
+  readonly url: string;
+  readonly app: RunningApp<Tables>;
+  stop(): Promise<void>;
+}
+
+/** Starts Conduit on a free port with fresh data. */
+export async function startConduit(
+  options: { readonly shards?: number; readonly cache?: "on" | "off" } = {},
+): Promise<TestConduit> {
+  const folder = await mkdtemp(join(tmpdir(), "conduit-test-"));
+  // The databases run as another user when the tests run as root.
+  await chmod(folder, 0o755);
+  const { topology } = resolveTopology({
+    flags: { port: "0", dir: folder, shards: String(options.shards ?? 1), cache: options.cache ?? "on" },
+  });
+  const app = await startApp(conduit, { topology, log: pino({ level: "fatal" }) });
+  return {
+    url: app.address,
+    app,
+    async stop() {
+      const errors = await app.stop();
+      await rm(folder, { recursive: true, force: true });
+      if (errors.length > 0) throw new AggregateError(errors, "Conduit did not stop cleanly");
+    },
+  };
+}
