@@ -15,11 +15,14 @@ export function explainIssues(error: z.ZodError, content: unknown, source: (path
         return `${joinPath(path, name)}: no such setting; ${whatWasMeant(issue.path, name)} (from ${source(joinPath(path, key))}).`;
       });
     }
-    const message = issue.code === "invalid_key" ? (issue.issues[0]?.message ?? issue.message) : issue.message;
-    const at =
-      issue.code === "invalid_key" ? pathOf([...issue.path.slice(0, -1), showName(String(issue.path.at(-1)))]) : path;
-    const found = message.startsWith("expected") ? `, got ${showValue(issue.path, valueAt(content, issue.path))}` : "";
-    return [`${at === "" ? "topology" : at}: ${message}${found} (from ${source(path)}).`];
+    if (issue.code === "invalid_key") {
+      const at = pathOf([...issue.path.slice(0, -1), showName(String(issue.path.at(-1)))]);
+      return [`${at}: ${issue.issues[0]?.message ?? issue.message} (from ${source(path)}).`];
+    }
+    const found = issue.message.startsWith("expected")
+      ? `, got ${showValue(issue.path, valueAt(content, issue.path))}`
+      : "";
+    return [`${path === "" ? "topology" : path}: ${issue.message}${found} (from ${source(path)}).`];
   });
   return [...new Set(lines)];
 }

@@ -79,10 +79,10 @@ export function resolveTopology(input: ResolveInput): ResolvedTopology {
   return { topology: deepFreeze(topology), sources, warnings: mistypedVariables(environment) };
 }
 
-/** The source of a setting; parts of a list have that of the list. */
+/** The source of a setting; parts of a list have that of the list, missing ones that of their group's first setting. */
 function originAt(origins: ReadonlyMap<string, string>, path: string): string {
   for (let at = path; at !== ""; at = at.replace(/(?:^|\.)[^.[]+$|\[\d+\]$/, "")) {
-    const origin = origins.get(at);
+    const origin = origins.get(at) ?? [...origins].find(([setting]) => setting.startsWith(`${at}.`))?.[1];
     if (origin !== undefined) return origin;
   }
   return "default";

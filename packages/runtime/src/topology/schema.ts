@@ -126,7 +126,8 @@ const region = group({
 
 /** Schema of a topology as written; its output holds secrets as references only. */
 export const topologySchema = group({
-  dataDirectory: text("the path of a folder", /^[^\0]{1,4096}$/).optional(),
+  // An address in the folder's place would be created on disk and printed, password and all.
+  dataDirectory: text("the path of a folder", /^(?!.*:\/\/)[^\0]{1,4096}$/).optional(),
   web: group({
     host: text("an IP address or host name to listen on", /^[A-Za-z0-9.:%_-]{1,253}$/).optional(),
     port: integer(0, 65_535),

@@ -143,12 +143,16 @@ describe("runUntilSignal", () => {
     return { child, output: () => text, ended };
   }
 
-  it.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)("stops once on %s and lets the process end by itself", async (signal) => {
-    const { child, output, ended } = await run("quick");
-    child.kill(signal);
-    expect(await ended).toEqual([0, null]);
-    expect(output()).toBe("ready\nstop\nerrors 0\n");
-  }, 30_000);
+  it.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)(
+    "stops once on %s and lets the process end by itself",
+    async (signal) => {
+      const { child, output, ended } = await run("quick");
+      child.kill(signal);
+      expect(await ended).toEqual([0, null]);
+      expect(output()).toBe("ready\nstop\nerrors 0\n");
+    },
+    30_000,
+  );
 
   it("takes two SIGINT of one key press, as npm forwards them, for one", async () => {
     const { child, output, ended } = await run("quick");

@@ -1,4 +1,4 @@
-import { version as versionOf, validate } from "uuid";
+import { validate, version as versionOf } from "uuid";
 import { describe, expect, it } from "vitest";
 import { type Clock, systemClock } from "../../src/kernel/clock.ts";
 import { seededRandom, systemRandom, uuidV7 } from "../../src/kernel/random.ts";

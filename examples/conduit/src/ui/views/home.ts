@@ -21,7 +21,7 @@ export function homePage(visit: Visit, { page, number, feed, tags }: HomeContent
   const tab = (to: string, label: HtmlValue) =>
     html`<li class="nav-item"><a class="nav-link${to === base && " active"}" href="${to}"${attributes({ "aria-current": to === base && "page" })}>${label}</a></li>`;
   const body = html`<div class="banner${visit.viewer !== undefined && " banner-small"}"><div class="container"><h1 class="logo-font">conduit</h1><p>A place to share your knowledge.</p></div></div>
-<div class="container page home-grid"><section class="feed" aria-label="Articles"><div class="feed-toggle"><ul class="nav nav-pills outline-active">${visit.viewer !== undefined && tab(address.following, "Your Feed")}${tab("/", "Global Feed")}${typeof feed === "object" && tab(base, html`<i class="ion-pound" aria-hidden="true">#</i>${feed.tag}`)}</ul></div>
+<div class="container page home-grid"><section class="feed" aria-label="Articles"><div class="feed-toggle"><ul class="nav nav-pills outline-active">${visit.viewer !== undefined && tab(address.following, "Your Feed")}${tab("/", "Global Feed")}${typeof feed === "object" && tab(base, html`<span class="hash" aria-hidden="true">#</span>${feed.tag}`)}</ul></div>
 ${articleList(visit, { page, number, pageAddress, empty: emptyFeed(visit, feed) })}</section>
 <aside class="sidebar" aria-labelledby="popular-tags"><h2 id="popular-tags">Popular Tags</h2>${tagList(tags, "Popular tags") ?? html`<p class="muted">No tags yet.</p>`}</aside></div>`;
   const title = typeof feed === "object" ? `#${feed.tag}` : feed === "following" ? "Your Feed" : "Home";

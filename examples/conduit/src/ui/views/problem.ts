@@ -5,7 +5,7 @@ import type { Visit } from "../visit.ts";
 import { layout } from "./layout.ts";
 
 const headings: Readonly<Record<number, string>> = {
-  403: "That is not yours to change",
+  403: "That is not allowed",
   404: "There is nothing here",
   413: "That is too much",
   429: "Please wait a little",

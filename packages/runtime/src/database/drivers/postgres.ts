@@ -108,6 +108,9 @@ class BoundedPool {
       application_name: `rungs ${name}`,
       types: postgresTypes,
     });
+    // A connection may also break while it is checked out and between two statements; pg then raises the error on the
+    // client itself. The next statement on it fails and reports it.
+    this.pool.on("connect", (client) => client.on("error", () => {}));
     // An idle connection that breaks is dropped by the pool; without a listener the process would die of it.
     this.pool.on("error", (error) => log.warn({ error, shard: name }, "an idle database connection was lost"));
   }

@@ -47,9 +47,10 @@ export interface QueryExecutor {
 
 interface SessionRow {
   readonly user_id: string | null;
-  readonly created_at: Date;
-  readonly last_seen_at: Date;
-  readonly expires_at: Date;
+  /** Seconds since the Unix epoch. */
+  readonly created: number;
+  readonly seen: number;
+  readonly expires: number;
   readonly data: SessionData;
 }
 
@@ -72,8 +73,14 @@ export function databaseSessionStore(
     async read(tokenHash): Promise<SessionRecord | undefined> {
       const [row] = await query<SessionRow>("read", [tokenHash]);
       if (row === undefined) return undefined;
-      const { user_id: userId, created_at: createdAt, last_seen_at: lastSeenAt, expires_at: expiresAt, data } = row;
-      return { tokenHash, userId, createdAt, lastSeenAt, expiresAt, data };
+      return {
+        tokenHash,
+        userId: row.user_id,
+        createdAt: dateOf(row.created),
+        lastSeenAt: dateOf(row.seen),
+        expiresAt: dateOf(row.expires),
+        data: row.data,
+      };
     },
 
     async touch(tokenHash, seenAt, unlessSeenSince) {
@@ -116,7 +123,10 @@ const sweepOf = (condition: string, limit: string) => `
 const statements = {
   create: `insert into rungs_sessions (token_hash, user_id, created_at, last_seen_at, expires_at, data)
            values ($1, $2, $3, $4, $5, $6::text::jsonb)`,
-  read: "select user_id, created_at, last_seen_at, expires_at, data from rungs_sessions where token_hash = $1",
+  // Numbers and not timestamps: measured 4 us less of the app's CPU a read, of 29, than three texts made into dates.
+  read: `select user_id, extract(epoch from created_at)::float8 as created, extract(epoch from last_seen_at)::float8 as seen,
+                extract(epoch from expires_at)::float8 as expires, data
+         from rungs_sessions where token_hash = $1`,
   touch:
     "update rungs_sessions set last_seen_at = $2 where token_hash = $1 and last_seen_at < $2 and last_seen_at <= $3",
   // `data` is read under the row's lock, so that of two patches at once neither undoes the other.
@@ -152,6 +162,11 @@ function sqlOver(kysely: QueryExecutor): SqlDatabase {
     query: async <R>(_name: string | undefined, sql: string, values: unknown[]) =>
       (await kysely.executeQuery(CompiledQuery.raw(sql, values) as CompiledQuery<R>)).rows,
   };
+}
+
+/** Times are written to the millisecond, which a double holds exactly enough to round back to. */
+function dateOf(seconds: number): Date {
+  return new Date(Math.round(seconds * 1_000));
 }
 
 function countOf(rows: unknown[]): number {

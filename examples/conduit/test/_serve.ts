@@ -1,0 +1,20 @@
+import { defineApp, defineService } from "rungs";
+import { startApp } from "rungs/app";
+import { resolveTopology } from "rungs/topology";
+import { pino } from "pino";
+import { chmod, mkdtemp, rm, readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import conduit, { createConduit } from "../src/app.ts";
+import { createSignIn } from "../src/sign-in.ts";
+import { uiPages } from "../src/ui/pages.ts";
+const pages = defineService<any>("pages", { routes: (fastify, context) => {
+  const c = createConduit(context);
+  fastify.register(uiPages, { conduit: c, assets: context.assets, signIn: createSignIn(c.accounts, context.loginThrottle), endOtherSessions: ({userId, token}) => context.sessions.revokeAll(userId, token) });
+}});
+const app0 = defineApp<any>({ ...conduit, services: [...conduit.services.filter(s=>s.name!=="pages"), pages], assets: [new URL("../src/ui/assets/", import.meta.url)] });
+const folder = await mkdtemp(join(tmpdir(), "conduit-ui-")); await chmod(folder, 0o755);
+const { topology } = resolveTopology({ flags: { port: process.argv[2] ?? "3477", dir: folder, shards: "1", cache: "on" } });
+const app = await startApp(app0, { topology, log: pino({ level: "warn" }) });
+console.log("ready", app.address);
+process.on("SIGTERM", async () => { await app.stop(); await rm(folder,{recursive:true,force:true}); process.exit(0); });

@@ -1,0 +1,109 @@
+import { describe, expect, it } from "vitest";
+import {
+  defaultTopology,
+  diffTopologies,
+  env,
+  presetFor,
+  refuseUnsupported,
+  resolveTopology,
+  rungOf,
+  type TopologyInput,
+  unsupportedSettings,
+} from "../../src/topology/index.ts";
+
+const rungs = [1, 2, 3, 4, 5] as const;
+const topologyOf = (content: TopologyInput) => resolveTopology({ file: { name: "f", content } }).topology;
+
+describe("presets", () => {
+  it("sit at their own rung, and rung 1 is the default", () => {
+    expect(rungs.map((rung) => rungOf(presetFor(rung)))).toEqual([1, 2, 3, 4, 5]);
+    expect(presetFor(1)).toEqual(defaultTopology);
+  });
+
+  it("keep what the rung below sets", () => {
+    for (const rung of [2, 3, 4, 5] as const) {
+      const removed = diffTopologies(presetFor((rung - 1) as 1 | 2 | 3 | 4), presetFor(rung)).filter(
+        ({ to }) => to === undefined,
+      );
+      // The count of embedded shards gives way to a list of servers at rung 4.
+      expect(removed.map(({ path }) => path)).toEqual(rung === 4 ? ["database.shards"] : []);
+    }
+  });
+});
+
+describe("rungOf", () => {
+  const marks: readonly (readonly [TopologyInput, number])[] = [
+    [{ database: { shards: 3 } }, 1],
+    [{ database: { shards: [{ leader: "postgres://a/x" }] } }, 1],
+    [{ web: { processes: 2 } }, 2],
+    [{ web: { balancer: "haproxy" } }, 2],
+    [{ sessions: { url: "redis://h" } }, 2],
+    [{ cache: { url: "redis://h" } }, 3],
+    [{ cdn: { provider: "varnish" } }, 3],
+    [{ database: { shards: [{ leader: "postgres://a/x", followers: [env("F")] }] } }, 4],
+    [{ database: { shards: [{ leader: "postgres://a/x" }, { leader: "postgres://b/x" }] } }, 4],
+    [{ queue: { url: "amqp://h" } }, 5],
+    [{ regions: { eu: { addresses: ["192.0.2.1"] } } }, 5],
+    [{ regions: {} }, 1],
+  ];
+  it.each(marks)("%j is at rung %i", (input, rung) => {
+    expect(rungOf(topologyOf(input))).toBe(rung);
+  });
+});
+
+describe("diffTopologies", () => {
+  it("is empty for equal topologies, secrets included", () => {
+    for (const rung of rungs) expect(diffTopologies(presetFor(rung), presetFor(rung))).toEqual([]);
+  });
+
+  it("lists each changed setting with its tier", () => {
+    expect(diffTopologies(presetFor(1), presetFor(2))).toEqual([
+      { tier: "sessions", path: "sessions.url", from: undefined, to: env("REDIS_URL") },
+      { tier: "web", path: "web.balancer", from: undefined, to: "nginx" },
+      { tier: "web", path: "web.processes", from: 1, to: 4 },
+    ]);
+    const one = topologyOf({ database: { shards: [{ leader: env("A") }] } });
+    const two = topologyOf({ database: { shards: [{ leader: env("A") }, { leader: env("B") }] } });
+    expect(diffTopologies(one, two)).toEqual([
+      { tier: "database", path: "database.shards[1].leader", from: undefined, to: env("B") },
+    ]);
+  });
+});
+
+describe("unsupportedSettings", () => {
+  it("is empty for all that rung 1 runs: several embedded shards, servers by URL, no cache", () => {
+    const servers = [{ leader: env("A") }, { leader: env("B") }];
+    for (const input of [
+      {},
+      { database: { shards: 3 } },
+      { database: { shards: servers } },
+      { cache: { isEnabled: false } },
+    ]) {
+      expect(unsupportedSettings(topologyOf(input))).toEqual([]);
+      expect(() => refuseUnsupported(topologyOf(input))).not.toThrow();
+    }
+  });
+
+  it("names every setting that would be ignored", () => {
+    expect(unsupportedSettings(presetFor(5))).toEqual([
+      "web.processes",
+      "web.balancer",
+      "sessions.url",
+      "cache.url",
+      "cdn",
+      "queue.url",
+      "database.shards[0].followers",
+      "database.shards[1].followers",
+    ]);
+    expect(unsupportedSettings(topologyOf({ regions: { eu: { addresses: ["192.0.2.1"] } } }))).toEqual(["regions"]);
+    expect(() => refuseUnsupported(presetFor(2))).toThrow(
+      expect.objectContaining({
+        name: "UnsupportedError",
+        code: "CAPABILITY_MISSING",
+        message: expect.stringContaining(
+          "Not in this version of Rungs yet, which runs rung 1 only: web.processes, web.balancer, sessions.url.",
+        ),
+      }),
+    );
+  });
+});
