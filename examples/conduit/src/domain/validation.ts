@@ -97,7 +97,7 @@ export const inputs = {
 
 /** Parses `value`; raises a 422 {@link ProblemError} that names every bad field. */
 export function parse<S extends z.ZodType>(schema: S, value: unknown): z.output<S> {
-  const result = schema.safeParse(value);
+  const result = schema.safeParse(value, { reportInput: true });
   if (result.success) return result.data;
   throw new ProblemError(422, problemsOf(result.error));
 }
@@ -115,7 +115,9 @@ function problemsOf(error: z.ZodError): Record<string, string[]> {
 
 function messageOf(issue: z.core.$ZodIssue): string {
   if (issue.code !== "invalid_type") return issue.message;
-  return issue.input === undefined || issue.input === null ? "can't be blank" : `must be of type ${issue.expected}`;
+  if (issue.input === undefined || issue.input === null) return "can't be blank";
+  // zod's own wording starts so; anything else was written here for the field.
+  return issue.message.startsWith("Invalid input") ? `must be of type ${issue.expected}` : issue.message;
 }
 
 function isWebAddress(address: string): boolean {

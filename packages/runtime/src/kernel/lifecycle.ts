@@ -53,79 +53,92 @@ const stopTimeoutMsDefault = 10_000;
 
 /** Makes an empty lifecycle. `clock` only measures how long a stop took. Default: silent, the machine's clock. */
 export function createLifecycle(options: { readonly log?: Logger; readonly clock?: Clock } = {}): Lifecycle {
-  const { log = silentLogger, clock = systemClock } = options;
-  const waiting: Component[] = [];
-  const running: RunningPart[] = [];
-  const stopRequest = new AbortController();
-  let starting: Promise<void> | undefined;
-  let stopping: Promise<readonly Error[]> | undefined;
-  let isStopped = false;
+  return new PartLifecycle(options.log ?? silentLogger, options.clock ?? systemClock);
+}
 
-  async function startAll(): Promise<void> {
-    for (let component = waiting.shift(); component !== undefined; component = waiting.shift()) {
-      if (stopRequest.signal.aborted) throw shuttingDown(`${component.name} was not started`);
-      const { name, stopTimeoutMs = stopTimeoutMsDefault } = component;
-      const part: RunningPart = { name, stop: () => component.stop(), stopTimeoutMs };
-      await startWithin(component, stopRequest.signal, (error) => {
-        if (error === undefined) void stopPart(part);
-        else log.error({ part: name, error }, "failed after its start had been given up");
-      });
-      running.push(part);
-      log.debug({ part: name }, "started");
-    }
-    if (stopRequest.signal.aborted) throw shuttingDown("the start was broken off");
+class PartLifecycle implements Lifecycle {
+  private readonly log: Logger;
+  private readonly clock: Clock;
+  private readonly waiting: Component[] = [];
+  private readonly running: RunningPart[] = [];
+  private readonly stopRequest = new AbortController();
+  private starting: Promise<void> | undefined;
+  private stopping: Promise<readonly Error[]> | undefined;
+  private isStopped = false;
+
+  constructor(log: Logger, clock: Clock) {
+    this.log = log;
+    this.clock = clock;
   }
 
-  async function stopPart(part: RunningPart): Promise<Error | undefined> {
-    const since = clock.monotonic();
+  add(component: Component): void {
+    this.waiting.push(component);
+  }
+
+  async start(): Promise<void> {
+    if (this.stopping !== undefined) throw shuttingDown("nothing was started");
+    this.starting = this.startAll();
     try {
-      await within(async () => part.stop(), part.stopTimeoutMs, `${part.name} did not stop`);
-      log.debug({ part: part.name, ms: Math.round(clock.monotonic() - since) }, "stopped");
-      return undefined;
+      await this.starting;
     } catch (error) {
-      log.error({ part: part.name, error }, "did not stop cleanly");
-      return error instanceof Error ? error : new Error(`${part.name} did not stop cleanly: ${String(error)}`);
+      await this.stop();
+      throw error;
     }
   }
 
-  async function stopAll(): Promise<readonly Error[]> {
-    stopRequest.abort();
+  started(name: string, stop: () => Promise<void> | void, stopTimeoutMs = stopTimeoutMsDefault): void {
+    const part = { name, stop, stopTimeoutMs };
+    if (this.isStopped) void this.stopPart(part);
+    else this.running.push(part);
+    if (this.stopping !== undefined) throw shuttingDown(`${name} is stopped again`);
+  }
+
+  stop(): Promise<readonly Error[]> {
+    this.stopping ??= this.stopAll();
+    return this.stopping;
+  }
+
+  private async startAll(): Promise<void> {
+    const { signal } = this.stopRequest;
+    for (let component = this.waiting.shift(); component !== undefined; component = this.waiting.shift()) {
+      const { name, stopTimeoutMs = stopTimeoutMsDefault } = component;
+      if (signal.aborted) throw shuttingDown(`${name} was not started`);
+      const current = component;
+      const part: RunningPart = { name, stop: () => current.stop(), stopTimeoutMs };
+      await startWithin(current, signal, (error) => {
+        if (error === undefined) void this.stopPart(part);
+        else this.log.error({ part: name, error }, "failed after its start had been given up");
+      });
+      this.running.push(part);
+      this.log.debug({ part: name }, "started");
+    }
+    if (signal.aborted) throw shuttingDown("the start was broken off");
+  }
+
+  private async stopAll(): Promise<readonly Error[]> {
+    this.stopRequest.abort();
     // Its failure reaches whoever called start; here only its end matters.
-    await starting?.catch(() => {});
+    await this.starting?.catch(() => {});
     const errors: Error[] = [];
-    for (let part = running.pop(); part !== undefined; part = running.pop()) {
-      const error = await stopPart(part);
+    for (let part = this.running.pop(); part !== undefined; part = this.running.pop()) {
+      const error = await this.stopPart(part);
       if (error !== undefined) errors.push(error);
     }
-    isStopped = true;
+    this.isStopped = true;
     return errors;
   }
 
-  function stop(): Promise<readonly Error[]> {
-    stopping ??= stopAll();
-    return stopping;
+  private async stopPart(part: RunningPart): Promise<Error | undefined> {
+    const since = this.clock.monotonic();
+    try {
+      await within(async () => part.stop(), part.stopTimeoutMs, `${part.name} did not stop`);
+      this.log.debug({ part: part.name, ms: Math.round(this.clock.monotonic() - since) }, "stopped");
+      return undefined;
+    } catch (error) {
+      this.log.error({ part: part.name, error }, "did not stop cleanly");
+      return error instanceof Error ? error : new Error(`${part.name} did not stop cleanly: ${String(error)}`);
+    }
   }
-
-  return {
-    add: (component) => void waiting.push(component),
-    async start() {
-      if (stopping !== undefined) throw shuttingDown("nothing was started");
-      starting = startAll();
-      try {
-        await starting;
-      } catch (error) {
-        await stop();
-        throw error;
-      }
-    },
-    started(name, stopIt, stopTimeoutMs = stopTimeoutMsDefault) {
-      const part = { name, stop: stopIt, stopTimeoutMs };
-      if (isStopped) void stopPart(part);
-      else running.push(part);
-      if (stopping !== undefined) throw shuttingDown(`${name} is stopped again`);
-    },
-    stop,
-  };
 }
 
 /** Settings of {@link runUntilSignal}. */

@@ -1,10 +1,10 @@
 /** Settings that are valid but that this version cannot carry out. */
 import { UnsupportedError } from "../kernel/errors.ts";
-import type { Topology } from "./topology.ts";
+import { defaultTopology, type Topology } from "./topology.ts";
 
-/** Paths of the settings of tiers that have no driver yet; empty when the topology can run. */
+/** Paths of the settings that nothing carries out yet; empty when the topology can run. */
 export function unsupportedSettings(topology: Topology): string[] {
-  const { web, sessions, cache, cdn, queue, regions, database } = topology;
+  const { web, sessions, cache, cdn, queue, regions, database, log } = topology;
   const found: string[] = [];
   if (web.processes > 1) found.push("web.processes");
   if (web.balancer !== undefined) found.push("web.balancer");
@@ -13,6 +13,9 @@ export function unsupportedSettings(topology: Topology): string[] {
   if (cdn !== undefined) found.push("cdn");
   if (queue.url !== undefined) found.push("queue.url");
   if (regions !== undefined && Object.keys(regions).length > 0) found.push("regions");
+  // Each table names its own key today; one for all of them has no reader yet.
+  if (database.key !== defaultTopology.database.key) found.push("database.key");
+  if (log.isPretty) found.push("log.isPretty");
   if (typeof database.shards !== "number") {
     for (const [index, { followers = [] }] of database.shards.entries()) {
       if (followers.length > 0) found.push(`database.shards[${index}].followers`);

@@ -96,6 +96,10 @@ describe("unsupportedSettings", () => {
       "database.shards[1].followers",
     ]);
     expect(unsupportedSettings(topologyOf({ regions: { eu: { addresses: ["192.0.2.1"] } } }))).toEqual(["regions"]);
+    expect(unsupportedSettings(topologyOf({ database: { key: "team_id" }, log: { isPretty: true } }))).toEqual([
+      "database.key",
+      "log.isPretty",
+    ]);
     expect(() => refuseUnsupported(presetFor(2))).toThrow(
       expect.objectContaining({
         name: "UnsupportedError",
