@@ -2,12 +2,13 @@
 import { defineApp, defineService, type ServiceContext } from "rungs";
 import { allowCrossOrigin } from "rungs/web/cors";
 import { createAccounts } from "./accounts/accounts.ts";
-import { apiRoutes } from "./api/routes.ts";
+import { apiRoutes, type Viewer } from "./api/routes.ts";
 import { createArticles } from "./articles/articles.ts";
 import { createComments } from "./articles/comments.ts";
 import type { Conduit } from "./domain/model.ts";
 import type { Tables } from "./schema.ts";
 import { createSignIn } from "./sign-in.ts";
+import { uiPages } from "./ui/pages.ts";
 
 const accounts = defineService<Tables>("accounts", {
   tables: { users: { shardBy: "user_id" }, follows: { shardBy: "followed_id" } },
@@ -24,33 +25,26 @@ const articles = defineService<Tables>("articles", {
   migrations: new URL("./articles/migrations/", import.meta.url),
 });
 
-/** The RealWorld JSON API under `/api`. */
-const api = defineService<Tables>("api", {
+/** Conduit's two faces over the same operations: the RealWorld JSON API under `/api`, and pages for people. */
+const faces = defineService<Tables>("faces", {
   routes: (fastify, context) => {
+    const { assets, sessions } = context;
     const conduit = createConduit(context);
     const signIn = createSignIn(conduit.accounts, context.loginThrottle);
+    const endOtherSessions = ({ userId, token }: Viewer) => sessions.revokeAll(userId, token);
     fastify.register(
       async (scope) => {
         allowCrossOrigin(scope);
         apiRoutes(scope, {
           conduit,
-          sessions: {
-            viewerOf: async (request) => {
-              const carried = request.carriedToken();
-              if (carried === undefined) return undefined;
-              const session = await request.session();
-              return session === undefined || session.userId === null
-                ? "invalid"
-                : { userId: session.userId, token: session.token };
-            },
-            start: async (userId) => (await context.sessions.start(userId)).token,
-            endOthers: async ({ userId, token }) => void (await context.sessions.revokeAll(userId, token)),
-            signIn: (credentials, request) => signIn(credentials, request.ip),
-          },
+          endOtherSessions,
+          signIn,
+          startSession: async (userId) => (await sessions.start(userId)).token,
         });
       },
       { prefix: "/api" },
     );
+    fastify.register(uiPages, { conduit, assets, signIn, endOtherSessions });
   },
 });
 
@@ -70,5 +64,6 @@ export function createConduit(context: ServiceContext<Tables>): Conduit {
 
 export default defineApp<Tables>({
   name: "conduit",
-  services: [accounts, articles, api],
+  services: [accounts, articles, faces],
+  assets: [new URL("./ui/assets/", import.meta.url)],
 });

@@ -1,6 +1,6 @@
 /** Starts Conduit: `npm start`, with `--help` for the flags. */
 import { pino } from "pino";
-import { RungsError, runUntilSignal } from "rungs";
+import { createLifecycle, RungsError, runUntilSignal } from "rungs";
 import { startApp } from "rungs/app";
 import { describeTopology, loadConfigFile, parseCommandLine, resolveTopology, rungOf } from "rungs/topology";
 import conduit from "./app.ts";
@@ -12,6 +12,7 @@ const help = `Usage: npm start -- [flags]
   --dir FOLDER      where the data lives (env RUNGS_DIR; default .rungs)
   --shards N        embedded databases (env RUNGS_SHARDS; default 1)
   --cache on|off    the cache tier (env RUNGS_CACHE; default on)
+  --no-cache        the same as --cache off
   --log-level L     debug, info, warn, error or silent (env RUNGS_LOG_LEVEL; default info)
   --config FILE     settings file (default rungs.config.ts, .mjs, .js or .json, if there)
   --rung N          start from the preset of a rung
@@ -30,21 +31,30 @@ async function main(): Promise<void> {
     flags: commandLine.flags,
   });
   if (commandLine.showConfig) return print(describeTopology(resolved).join("\n"));
+  for (const warning of resolved.warnings) process.stderr.write(`${warning}\n`);
   const { topology } = resolved;
   const log = pino(
     { level: topology.log.level, redact: ["req.headers.authorization", "req.headers.cookie"] },
     pino.destination(2),
   );
-  const app = await startApp(conduit, { topology, log });
-  const data =
-    app.dataDirectories.length > 0 ? app.dataDirectories.join("\n         ") : "on the server of DATABASE_URL";
-  print(
-    `\nConduit runs at rung ${rungOf(topology)}.\n\n  Open   ${app.address}\n  API    ${app.address}/api\n  Data   ${data}\n\nCtrl-C stops it.`,
+  const lifecycle = createLifecycle({ log });
+  const errors = await runUntilSignal(
+    () => {
+      print("Stopping ...");
+      return lifecycle.stop();
+    },
+    {
+      log,
+      start: async () => {
+        const app = await startApp(conduit, { topology, log, lifecycle });
+        const data =
+          app.dataDirectories.length > 0 ? app.dataDirectories.join("\n         ") : "on the server of DATABASE_URL";
+        print(
+          `\nConduit runs at rung ${rungOf(topology)}.\n\n  Open   ${app.address}\n  API    ${app.address}/api\n  Data   ${data}\n\nCtrl-C stops it.`,
+        );
+      },
+    },
   );
-  const errors = await runUntilSignal(() => {
-    print("Stopping ...");
-    return app.stop();
-  });
   process.exitCode = errors.length > 0 ? 1 : 0;
 }
 

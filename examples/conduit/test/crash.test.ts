@@ -28,13 +28,18 @@ describe("a crash of Conduit", () => {
     await rm(folder, { recursive: true, force: true });
   });
 
-  it(`loses no acknowledged write in ${rounds} kills of app, database or both (seed ${seed})`, { timeout: 300_000 }, async () => {
+  it(`loses no acknowledged write in ${rounds} kills of app, database or both (seed ${seed})`, {
+    timeout: 300_000,
+  }, async () => {
     const random = seededRandom(seed);
     running = await spawnConduit(folder);
     const { token } = await registered(running.url, "ann");
     const acknowledged: string[] = [];
     for (let round = 0; round < rounds; round++) {
-      const victim = (["app", "database", "both"] as const)[Math.floor(random.next() * 3)] as "app" | "database" | "both";
+      const victim = (["app", "database", "both"] as const)[Math.floor(random.next() * 3)] as
+        | "app"
+        | "database"
+        | "both";
       const stop = new AbortController();
       const writing = write(client(running.url, token), `round ${round}`, acknowledged, stop.signal);
       await sleep(50 + random.next() * 250);
@@ -57,7 +62,9 @@ describe("a crash of Conduit", () => {
 
   it("refuses a second start on the same data, naming the first, and leaves it alone", async () => {
     running = await spawnConduit(folder);
-    await expect(spawnConduit(folder)).rejects.toThrow(new RegExp(`is in use by process ${running.child.pid} at ${running.url}`));
+    await expect(spawnConduit(folder)).rejects.toThrow(
+      new RegExp(`is in use by process ${running.child.pid} at ${running.url}`),
+    );
     expect((await client(running.url).get("/tags")).status).toBe(200);
   });
 

@@ -27,7 +27,6 @@ import {
   tableRegistry,
 } from "./database/index.ts";
 import { systemClock } from "./kernel/clock.ts";
-import { UnsupportedError } from "./kernel/errors.ts";
 import { createLifecycle, type Lifecycle } from "./kernel/lifecycle.ts";
 import { systemRandom } from "./kernel/random.ts";
 import { createMetrics } from "./monitor/index.ts";
@@ -35,7 +34,7 @@ import type { AppDefinition, ServiceContext } from "./service.ts";
 import { databaseSessionStore, sessionMigrations } from "./session/drivers/database-session-store.ts";
 import { fastifySessions } from "./session/drivers/fastify-sessions.ts";
 import { createLoginThrottle, createPasswords, createSessions, localAttemptStore } from "./session/index.ts";
-import { type Environment, Secret, type Topology, unsupportedSettings } from "./topology/index.ts";
+import { type Environment, refuseUnsupported, Secret, type Topology } from "./topology/index.ts";
 import { openAssets } from "./web/assets.ts";
 import { serveAssets } from "./web/drivers/fastify-assets.ts";
 import { createWebServer } from "./web/drivers/fastify-web.ts";
@@ -57,6 +56,8 @@ export interface StartOptions {
   readonly log: FastifyBaseLogger;
   /** Where secrets are read from; default: the process's environment. */
   readonly environment?: Environment;
+  /** Learns how to stop each part; give one to be able to stop a start that is under way. Default: the app's own. */
+  readonly lifecycle?: Lifecycle;
   /** Use embedded databases that a running app holds, instead of refusing to. For tools beside the app; default false. */
   readonly attach?: boolean;
 }
@@ -79,7 +80,7 @@ const sweepEveryMs = 60 * 60 * 1_000;
 
 /** Starts an app. When a step fails, what was started is stopped again before the error is raised. */
 export async function startApp<T>(definition: AppDefinition<T>, options: StartOptions): Promise<RunningApp<T>> {
-  const lifecycle = createLifecycle({ log: options.log });
+  const lifecycle = options.lifecycle ?? createLifecycle({ log: options.log });
   try {
     return await start(definition, options, lifecycle);
   } catch (error) {
@@ -247,15 +248,6 @@ async function migrateAll<T>(definition: AppDefinition<T>, addresses: readonly P
         await connection.close();
       }
     }),
-  );
-}
-
-function refuseUnsupported(topology: Topology): void {
-  const settings = unsupportedSettings(topology);
-  if (settings.length === 0) return;
-  throw new UnsupportedError(
-    "CAPABILITY_MISSING",
-    `This version of Rungs runs rung 1 only; it cannot do ${settings.join(", ")} yet. Remove these settings, or stay at rung 1: they would be ignored otherwise.`,
   );
 }
 

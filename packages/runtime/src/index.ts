@@ -8,8 +8,15 @@ export {
   UnavailableError,
   UnsupportedError,
 } from "./kernel/errors.ts";
+export { createLifecycle, type Lifecycle, runUntilSignal } from "./kernel/lifecycle.ts";
 export type { Logger } from "./kernel/log.ts";
 export { type Random, seededRandom, systemRandom, uuidV7 } from "./kernel/random.ts";
-export { createLifecycle, type Lifecycle, runUntilSignal } from "./kernel/lifecycle.ts";
-export { type AppDefinition, defineApp, defineService, type Service, type ServiceContext, type ServiceDefinition } from "./service.ts";
+export {
+  type AppDefinition,
+  defineApp,
+  defineService,
+  type Service,
+  type ServiceContext,
+  type ServiceDefinition,
+} from "./service.ts";
 export { defineTopology, env } from "./topology/index.ts";

@@ -2,6 +2,7 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Account, AccountChange, Conduit, NewAccount, NewArticle } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
+import type { SignIn } from "../sign-in.ts";
 import { numberOf, pageOf, textOf, wrapped } from "./request.ts";
 import { answers } from "./response-schema.ts";
 
@@ -11,55 +12,48 @@ export interface Viewer {
   readonly token: string;
 }
 
-/** What the routes need from the session tier. */
-export interface ApiSessions {
-  /** The viewer; undefined when the request brings no token, "invalid" when it brings one that opens no session. */
-  viewerOf(request: FastifyRequest): Promise<Viewer | "invalid" | undefined>;
-  /** Starts a session and gives its token. */
-  start(userId: string): Promise<string>;
-  /** Ends the user's other sessions: done when the password changes. */
-  endOthers(viewer: Viewer): Promise<void>;
-  /** Signs in under the login throttle; raises a 401 problem for a wrong pair and 429 for too many tries. */
-  signIn(credentials: Record<string, unknown>, request: FastifyRequest): Promise<Account>;
-}
-
 export interface ApiOptions {
   readonly conduit: Conduit;
-  readonly sessions: ApiSessions;
+  /** Checks email and password under the login throttle. */
+  readonly signIn: SignIn;
+  /** Starts a session and gives its token. */
+  startSession(userId: string): Promise<string>;
+  /** Ends the user's other sessions: done when the password changes. */
+  endOtherSessions(viewer: Viewer): Promise<unknown>;
 }
 
 type Slug = { Params: { slug: string } };
 type Username = { Params: { username: string } };
 
 /** Registers every route of the API. */
-export function apiRoutes(api: FastifyInstance, { conduit, sessions }: ApiOptions): void {
-  const { accounts, articles, comments } = conduit;
+export function apiRoutes(api: FastifyInstance, options: ApiOptions): void {
+  const { accounts, articles, comments } = options.conduit;
 
   const required = async (request: FastifyRequest): Promise<Viewer> => {
-    const viewer = await sessions.viewerOf(request);
+    const viewer = await viewerOf(request);
     if (viewer === undefined) throw new ProblemError(401, { token: ["is missing"] });
     if (viewer === "invalid") throw new ProblemError(401, { token: ["is invalid"] });
     return viewer;
   };
   /** For routes whose authentication is optional: a token that opens nothing is still an error, so that clients notice. */
   const optional = async (request: FastifyRequest): Promise<string | undefined> => {
-    const viewer = await sessions.viewerOf(request);
+    const viewer = await viewerOf(request);
     if (viewer === "invalid") throw new ProblemError(401, { token: ["is invalid"] });
     return viewer?.userId;
   };
   /** For routes without authentication: whoever cannot be told is anonymous. */
   const lenient = async (request: FastifyRequest): Promise<string | undefined> => {
-    const viewer = await sessions.viewerOf(request);
+    const viewer = await viewerOf(request);
     return viewer === "invalid" ? undefined : viewer?.userId;
   };
 
   api.post("/users", answers.user, async (request, reply) => {
     const account = await accounts.register(wrapped(request.body, "user") as unknown as NewAccount);
-    return reply.code(201).send({ user: userOf(account, await sessions.start(account.id)) });
+    return reply.code(201).send({ user: userOf(account, await options.startSession(account.id)) });
   });
   api.post("/users/login", answers.user, async (request) => {
-    const account = await sessions.signIn(wrapped(request.body, "user"), request);
-    return { user: userOf(account, await sessions.start(account.id)) };
+    const account = await options.signIn(wrapped(request.body, "user"), request.ip);
+    return { user: userOf(account, await options.startSession(account.id)) };
   });
   api.get("/user", answers.user, async (request) => {
     const viewer = await required(request);
@@ -71,7 +65,7 @@ export function apiRoutes(api: FastifyInstance, { conduit, sessions }: ApiOption
     const viewer = await required(request);
     const change = wrapped(request.body, "user") as AccountChange;
     const account = await accounts.update(viewer.userId, change);
-    if (change.password !== undefined) await sessions.endOthers(viewer);
+    if (change.password !== undefined) await options.endOtherSessions(viewer);
     return { user: userOf(account, viewer.token) };
   });
 
@@ -136,6 +130,14 @@ export function apiRoutes(api: FastifyInstance, { conduit, sessions }: ApiOption
   });
 
   api.get("/tags", answers.tags, async () => ({ tags: await articles.tags() }));
+}
+
+/** The viewer; undefined when the request brings no token, "invalid" when it brings one that opens no session. */
+async function viewerOf(request: FastifyRequest): Promise<Viewer | "invalid" | undefined> {
+  if (request.carriedToken() === undefined) return undefined;
+  const session = await request.session();
+  if (session === undefined || session.userId === null) return "invalid";
+  return { userId: session.userId, token: session.token };
 }
 
 function userOf(account: Account, token: string) {

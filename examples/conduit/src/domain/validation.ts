@@ -106,9 +106,7 @@ function problemsOf(error: z.ZodError): Record<string, string[]> {
   const problems: Record<string, string[]> = {};
   for (const issue of error.issues) {
     const field = issue.path.length === 0 ? "body" : String(issue.path[0]);
-    const messages = (problems[field] ??= []);
-    const message = messageOf(issue);
-    if (!messages.includes(message)) messages.push(message);
+    problems[field] = [...new Set([...(problems[field] ?? []), messageOf(issue)])];
   }
   return problems;
 }

@@ -75,7 +75,11 @@ export function escapeHtml(text: string): string {
 function render(value: HtmlValue, place: Place): string {
   if (value === undefined || value === null || value === false) return "";
   if (value instanceof SafeHtml) {
-    if (value.kind !== (place === "attributes" ? "attributes" : "markup") || place === "quoted" || place === "address") {
+    if (
+      value.kind !== (place === "attributes" ? "attributes" : "markup") ||
+      place === "quoted" ||
+      place === "address"
+    ) {
       throw new TypeError(`An html template cannot take ${value.kind} in the place of ${place}.`);
     }
     return value.text;
@@ -127,7 +131,8 @@ function placeInText(lastTag: string): Place {
 
 function placeInTag(tag: string): Place {
   if (/^!--/.test(tag)) throw new TypeError("An html template cannot fill a comment.");
-  if (/^\/?$|=\s*$/.test(tag)) throw new TypeError(`An html template needs a fixed tag name and quotes around values: <${tag}.`);
+  if (/^\/?$|=\s*$/.test(tag))
+    throw new TypeError(`An html template needs a fixed tag name and quotes around values: <${tag}.`);
   return "attributes";
 }
 

@@ -46,8 +46,19 @@ rules["heading_open"] = (tokens, index, options, _env, self) => {
 };
 
 // Wide tables and code scroll by themselves; a focusable box lets the keyboard do it.
+rules["fence"] = rules["code_block"] = (tokens, index) =>
+  `<pre tabindex="0"><code>${markdown.utils.escapeHtml(tokens[index]?.content ?? "")}</code></pre>\n`;
 rules["table_open"] = () => '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>\n';
 rules["table_close"] = () => "</table></div>\n";
+
+// A column's alignment comes as a style, which the page's policy refuses: a class says the same.
+for (const rule of ["th_open", "td_open"]) {
+  rules[rule] = (tokens, index) => {
+    const token = tokens[index];
+    const side = /(left|center|right)$/.exec(String(token?.attrGet("style") ?? ""))?.[1];
+    return side === undefined ? `<${token?.tag}>` : `<${token?.tag} class="align-${side}">`;
+  };
+}
 
 const cache = new Map<string, SafeHtml>();
 let cachedCharacters = 0;

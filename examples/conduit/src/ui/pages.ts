@@ -64,9 +64,15 @@ function contentSecurityPolicy(assetAddress: string): string {
   ].join("; ");
 }
 
-async function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply, options: UiOptions): Promise<FastifyReply> {
+async function answerError(
+  error: unknown,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  options: UiOptions,
+): Promise<FastifyReply> {
   const answer = describeError(error);
-  if (answer.isFault) request.log.error({ err: error, requestId: request.id, route: request.routeOptions.url }, "page failed");
+  if (answer.isFault)
+    request.log.error({ err: error, requestId: request.id, route: request.routeOptions.url }, "page failed");
   if (answer.retryAfterSeconds !== undefined) reply.header("retry-after", String(answer.retryAfterSeconds));
   // The account of the session is gone: its operations refuse it, and only signing in again helps.
   if (answer.status === 401) return goTo(reply, address.login());

@@ -18,7 +18,10 @@ export interface ConduitProcess {
 }
 
 /** Starts the process on a free port and waits until it says that it runs. Raises with its output when it ends before. */
-export async function spawnConduit(folder: string, environment: Readonly<Record<string, string>> = {}): Promise<ConduitProcess> {
+export async function spawnConduit(
+  folder: string,
+  environment: Readonly<Record<string, string>> = {},
+): Promise<ConduitProcess> {
   const child = spawn(process.execPath, [main], {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, PORT: "0", RUNGS_DIR: folder, RUNGS_LOG_LEVEL: "error", ...environment },
@@ -30,7 +33,10 @@ export async function spawnConduit(folder: string, environment: Readonly<Record<
     });
   }
   const url = await new Promise<string>((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`Conduit did not start within ${startTimeoutMs} ms:\n${output}`)), startTimeoutMs);
+    const timer = setTimeout(
+      () => reject(new Error(`Conduit did not start within ${startTimeoutMs} ms:\n${output}`)),
+      startTimeoutMs,
+    );
     const look = () => {
       const found = /Open\s+(http:\S+)/.exec(output)?.[1];
       if (found === undefined) return;
@@ -59,6 +65,8 @@ export async function spawnConduit(folder: string, environment: Readonly<Record<
 
 /** Process id of the embedded server in a data folder; undefined when none is noted. */
 export async function databasePid(folder: string, shard = 0): Promise<number | undefined> {
-  const text = await readFile(join(folder, "database", `shard-${shard}`, "data", "postmaster.pid"), "utf8").catch(() => undefined);
+  const text = await readFile(join(folder, "database", `shard-${shard}`, "data", "postmaster.pid"), "utf8").catch(
+    () => undefined,
+  );
   return text === undefined ? undefined : Number(text.split("\n")[0]);
 }

@@ -48,9 +48,13 @@ export class LoadGate {
     const abort = new AbortController();
     return new Promise<V>((resolve, reject) => {
       const timer = setTimeout(() => {
-        const error = new UnavailableError("CACHE_LOAD_FAILED", `A load took longer than ${this.timeoutMs} ms and was given up.`, {
-          canRetry: true,
-        });
+        const error = new UnavailableError(
+          "CACHE_LOAD_FAILED",
+          `A load took longer than ${this.timeoutMs} ms and was given up.`,
+          {
+            canRetry: true,
+          },
+        );
         abort.abort(error);
         reject(error);
       }, this.timeoutMs);

@@ -109,7 +109,17 @@ function uncached(options: CacheOptions): Cache {
       }
     },
     invalidate() {},
-    stats: () => ({ hits: 0, misses: loads, loads, waits: 0, staleServed: 0, loadErrors, invalidations: 0, entries: 0, bytes: 0 }),
+    stats: () => ({
+      hits: 0,
+      misses: loads,
+      loads,
+      waits: 0,
+      staleServed: 0,
+      loadErrors,
+      invalidations: 0,
+      entries: 0,
+      bytes: 0,
+    }),
   };
 }
 
@@ -122,7 +132,15 @@ class ReadThroughCache implements Cache {
   private readonly gate: LoadGate;
   private readonly log: InvalidationLog;
   private readonly flights = new Map<string, Flight>();
-  private readonly counters = { hits: 0, misses: 0, loads: 0, waits: 0, staleServed: 0, loadErrors: 0, invalidations: 0 };
+  private readonly counters = {
+    hits: 0,
+    misses: 0,
+    loads: 0,
+    waits: 0,
+    staleServed: 0,
+    loadErrors: 0,
+    invalidations: 0,
+  };
 
   constructor(store: CacheStore, options: CacheOptions) {
     this.store = store;
@@ -207,7 +225,14 @@ class ReadThroughCache implements Cache {
     const freshUntil = this.clock.monotonic() + lifeMs;
     const staleUntil = freshUntil + (isNegative ? 0 : staleMs);
     if (this.freeze) deepFreeze(value);
-    this.store.set(key, { value, tags, asOf, freshUntil, staleUntil, graceUntil: staleUntil + (isNegative ? 0 : graceMs) });
+    this.store.set(key, {
+      value,
+      tags,
+      asOf,
+      freshUntil,
+      staleUntil,
+      graceUntil: staleUntil + (isNegative ? 0 : graceMs),
+    });
   }
 
   private async withGrace(key: string, flight: Flight): Promise<unknown> {
@@ -215,7 +240,8 @@ class ReadThroughCache implements Cache {
       return await flight.result;
     } catch (error) {
       const entry = this.store.get(key) as CacheEntry | undefined;
-      const isUsable = entry !== undefined && this.clock.monotonic() < entry.graceUntil && this.log.isCurrent(entry.tags, entry.asOf);
+      const isUsable =
+        entry !== undefined && this.clock.monotonic() < entry.graceUntil && this.log.isCurrent(entry.tags, entry.asOf);
       if (!isUsable || !(error instanceof UnavailableError)) throw error;
       this.counters.staleServed++;
       return entry.value;

@@ -11,7 +11,12 @@ export interface GaugeSource {
 }
 
 export interface Metrics {
-  observeRequest(request: { readonly method: string; readonly route: string; readonly status: number; readonly durationMs: number }): void;
+  observeRequest(request: {
+    readonly method: string;
+    readonly route: string;
+    readonly status: number;
+    readonly durationMs: number;
+  }): void;
   registerGauge(source: GaugeSource): void;
   expose(): Promise<{ readonly contentType: string; readonly text: string }>;
   /** Stops the timers behind the gauges. */
@@ -77,16 +82,24 @@ function addProcessGauges(registry: Registry, eventLoop: DelayHistogram): void {
   let last = performance.eventLoopUtilization();
   gauge("process_resident_memory_bytes", "Resident memory, in bytes.", () => process.memoryUsage.rss());
   gauge("nodejs_heap_used_bytes", "Used JavaScript heap, in bytes.", () => process.memoryUsage().heapUsed);
-  gauge("nodejs_eventloop_utilization", "Share of time since the last scrape that the event loop was busy, 0 to 1.", () => {
-    const now = performance.eventLoopUtilization();
-    const { utilization } = performance.eventLoopUtilization(now, last);
-    last = now;
-    return utilization;
-  });
-  gauge("nodejs_eventloop_delay_p99_seconds", "99th percentile of event loop delay since the last scrape, in seconds.", () => {
-    const seconds = eventLoop.percentile(99) / 1e9;
-    eventLoop.reset();
-    return seconds;
-  });
+  gauge(
+    "nodejs_eventloop_utilization",
+    "Share of time since the last scrape that the event loop was busy, 0 to 1.",
+    () => {
+      const now = performance.eventLoopUtilization();
+      const { utilization } = performance.eventLoopUtilization(now, last);
+      last = now;
+      return utilization;
+    },
+  );
+  gauge(
+    "nodejs_eventloop_delay_p99_seconds",
+    "99th percentile of event loop delay since the last scrape, in seconds.",
+    () => {
+      const seconds = eventLoop.percentile(99) / 1e9;
+      eventLoop.reset();
+      return seconds;
+    },
+  );
   gauge("process_uptime_seconds", "Seconds since the process started.", () => process.uptime());
 }

@@ -37,13 +37,17 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
   });
   const problems: string[] = [];
   const found = new Map<string, string>();
+  let unknownAt = -2;
   for (const token of tokens) {
-    if (token.kind === "positional") problems.push(strayWord(token.value));
+    // The word after an unknown flag is most likely its value: one mistake, told once.
+    if (token.kind === "positional" && token.index !== unknownAt + 1) problems.push(strayWord(token.value));
     if (token.kind !== "option") continue;
     const { name, rawName, value, inlineValue } = token;
     if (rawName === "--no-cache" && value === undefined) found.set("cache", "off");
-    else if (!known.includes(name)) problems.push(unknownFlag(rawName));
-    else if (switches.includes(name)) {
+    else if (!known.includes(name)) {
+      problems.push(unknownFlag(rawName));
+      unknownAt = token.index;
+    } else if (switches.includes(name)) {
       if (value === undefined) found.set(name, "on");
       else problems.push(`--${name} takes no value.`);
     } else if (value === undefined || value === "" || (inlineValue === false && /^--?[a-z]/.test(value))) {
@@ -77,7 +81,7 @@ function unknownFlag(rawName: string): string {
 function strayWord(word: string): string {
   const meant = nearestName(word, known);
   const shown = meant === undefined ? "A word that belongs to no flag" : `"${word}" belongs to no flag`;
-  return `${shown}. Flags start with "--"${meant === undefined ? "" : `; did you mean --${meant}?`}${meant === undefined ? "." : ""}`;
+  return `${shown}. Flags start with "--"${meant === undefined ? "." : `; did you mean --${meant}?`}`;
 }
 
 function example(name: string): string {

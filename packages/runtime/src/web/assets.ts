@@ -78,7 +78,9 @@ export async function openAssets(options: AssetsOptions): Promise<Assets> {
   const byName = new Map<string, Asset>();
   const byPath = new Map<string, Asset>();
   // Style sheets come last, because their own hash depends on the names they refer to.
-  for (const [name, content] of [...files].sort(([a], [b]) => Number(a.endsWith(".css")) - Number(b.endsWith(".css")))) {
+  for (const [name, content] of [...files].sort(
+    ([a], [b]) => Number(a.endsWith(".css")) - Number(b.endsWith(".css")),
+  )) {
     const asset = makeAsset(name, name.endsWith(".css") ? withHashedUrls(content, byName, prefix) : content, prefix);
     byName.set(name, asset);
     byPath.set(asset.path, asset);
@@ -89,7 +91,10 @@ export async function openAssets(options: AssetsOptions): Promise<Assets> {
     url(name) {
       const asset = byName.get(name);
       if (asset !== undefined) return cdnOrigin + asset.path;
-      throw new ConfigError("CONFIG_INVALID", `There is no asset "${name}". Known: ${[...byName.keys()].slice(0, 20).join(", ") || "none"}.`);
+      throw new ConfigError(
+        "CONFIG_INVALID",
+        `There is no asset "${name}". Known: ${[...byName.keys()].slice(0, 20).join(", ") || "none"}.`,
+      );
     },
     answer: (path, headers) => answerFor(byPath.get(path), headers),
   };
@@ -100,11 +105,16 @@ async function readFolders(folders: readonly (string | URL)[], bytesMax: number)
   let bytes = 0;
   for (const folder of folders) {
     const root = fileURLToPath(folder);
-    for (const entry of (await readdir(root, { recursive: true, withFileTypes: true })).filter((item) => item.isFile())) {
+    for (const entry of (await readdir(root, { recursive: true, withFileTypes: true })).filter((item) =>
+      item.isFile(),
+    )) {
       const path = join(entry.parentPath, entry.name);
       bytes += (await stat(path)).size;
       if (bytes > bytesMax) {
-        throw new ConfigError("CONFIG_INVALID", `The asset folders hold over ${bytesMax} bytes, the limit. Large media belong in uploads, not in assets.`);
+        throw new ConfigError(
+          "CONFIG_INVALID",
+          `The asset folders hold over ${bytesMax} bytes, the limit. Large media belong in uploads, not in assets.`,
+        );
       }
       files.set(relative(root, path).split(sep).join("/"), await readFile(path));
     }
@@ -123,10 +133,12 @@ function makeAsset(name: string, content: Buffer, prefix: string): Asset {
 
 /** Points `url(x)` in a style sheet at the hashed name of a known asset. */
 function withHashedUrls(content: Buffer, known: ReadonlyMap<string, Asset>, prefix: string): Buffer {
-  const text = content.toString("utf8").replace(/url\((["']?)(?!data:|https?:|\/)([^"')]+)\1\)/g, (whole, quote: string, name: string) => {
-    const asset = known.get(name.replace(/^\.\//, ""));
-    return asset === undefined ? whole : `url(${quote}${asset.path.slice(prefix.length)}${quote})`;
-  });
+  const text = content
+    .toString("utf8")
+    .replace(/url\((["']?)(?!data:|https?:|\/)([^"')]+)\1\)/g, (whole, quote: string, name: string) => {
+      const asset = known.get(name.replace(/^\.\//, ""));
+      return asset === undefined ? whole : `url(${quote}${asset.path.slice(prefix.length)}${quote})`;
+    });
   return Buffer.from(text);
 }
 
@@ -137,14 +149,19 @@ async function compressAll(assets: readonly Asset[]): Promise<void> {
     if (!compressible.test(asset.type) || content.length < 256) continue;
     const [small, smallest] = await Promise.all([
       gzipped(content, { level: 9 }),
-      brotli(content, { params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: content.length } }),
+      brotli(content, {
+        params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: content.length },
+      }),
     ]);
     if (small.length < content.length) asset.bodies.set("gzip", small);
     if (smallest.length < content.length) asset.bodies.set("br", smallest);
   }
 }
 
-function answerFor(asset: Asset | undefined, headers: Readonly<Record<string, string | string[] | undefined>>): AssetAnswer {
+function answerFor(
+  asset: Asset | undefined,
+  headers: Readonly<Record<string, string | string[] | undefined>>,
+): AssetAnswer {
   if (asset === undefined) return { status: 404, headers: { "cache-control": "no-store" }, body: undefined };
   const range = text(headers["range"]);
   const encoding = range === undefined ? bestEncoding(asset, text(headers["accept-encoding"])) : "identity";
@@ -157,14 +174,24 @@ function answerFor(asset: Asset | undefined, headers: Readonly<Record<string, st
     "cross-origin-resource-policy": "cross-origin",
     ...(encoding === "identity" ? { "accept-ranges": "bytes" } : { "content-encoding": encoding }),
   };
-  if (text(headers["if-none-match"])?.split(/\s*,\s*/).includes(etag)) return { status: 304, headers: common, body: undefined };
+  if (
+    text(headers["if-none-match"])
+      ?.split(/\s*,\s*/)
+      .includes(etag)
+  )
+    return { status: 304, headers: common, body: undefined };
   const typed = { ...common, "content-type": asset.type };
   if (range === undefined) return { status: 200, headers: typed, body };
   const part = rangeOf(range, body.length);
   if (part === undefined) return { status: 200, headers: typed, body };
-  if (part === "unsatisfiable") return { status: 416, headers: { ...common, "content-range": `bytes */${body.length}` }, body: undefined };
+  if (part === "unsatisfiable")
+    return { status: 416, headers: { ...common, "content-range": `bytes */${body.length}` }, body: undefined };
   const [first, last] = part;
-  return { status: 206, headers: { ...typed, "content-range": `bytes ${first}-${last}/${body.length}` }, body: body.subarray(first, last + 1) };
+  return {
+    status: 206,
+    headers: { ...typed, "content-range": `bytes ${first}-${last}/${body.length}` },
+    body: body.subarray(first, last + 1),
+  };
 }
 
 /** The smallest body the client accepts (RFC 9110, 12.5.3): brotli, gzip, or as it is. */
@@ -172,7 +199,10 @@ function bestEncoding(asset: Asset, accept: string | undefined): Encoding {
   if (accept === undefined) return "identity";
   const qualities = new Map<string, number>();
   for (const part of accept.split(",")) {
-    const [name = "", ...parameters] = part.trim().toLowerCase().split(/\s*;\s*/);
+    const [name = "", ...parameters] = part
+      .trim()
+      .toLowerCase()
+      .split(/\s*;\s*/);
     const quality = parameters.find((parameter) => parameter.startsWith("q="));
     qualities.set(name, quality === undefined ? 1 : Number(quality.slice(2)) || 0);
   }

@@ -25,10 +25,20 @@ const plainStatus: Readonly<Record<number, string>> = {
 /** Describes any thrown value. */
 export function describeError(error: unknown): ErrorAnswer {
   if (error instanceof UnavailableError) {
-    return { status: 503, errors: { body: ["temporarily unavailable; please try again"] }, retryAfterSeconds: 1, isFault: true };
+    return {
+      status: 503,
+      errors: { body: ["temporarily unavailable; please try again"] },
+      retryAfterSeconds: 1,
+      isFault: true,
+    };
   }
-  if (error instanceof ConflictError) return { status: 409, errors: { body: ["was changed by another request; please try again"] }, isFault: false };
-  const { statusCode, errors, retryAfterMs } = (error ?? {}) as { statusCode?: unknown; errors?: unknown; retryAfterMs?: unknown };
+  if (error instanceof ConflictError)
+    return { status: 409, errors: { body: ["was changed by another request; please try again"] }, isFault: false };
+  const { statusCode, errors, retryAfterMs } = (error ?? {}) as {
+    statusCode?: unknown;
+    errors?: unknown;
+    retryAfterMs?: unknown;
+  };
   if (typeof statusCode !== "number" || statusCode < 400 || statusCode > 499) {
     return { status: 500, errors: { body: ["something went wrong on our side"] }, isFault: true };
   }
@@ -41,5 +51,7 @@ export function describeError(error: unknown): ErrorAnswer {
 }
 
 function isErrors(value: unknown): value is ErrorAnswer["errors"] {
-  return typeof value === "object" && value !== null && Object.values(value).every((messages) => Array.isArray(messages));
+  return (
+    typeof value === "object" && value !== null && Object.values(value).every((messages) => Array.isArray(messages))
+  );
 }

@@ -35,12 +35,15 @@ export class Health {
   readiness(): Promise<Readiness> {
     if (this.isDraining) return Promise.resolve({ isReady: false, failing: ["draining"] });
     const now = this.clock.monotonic();
-    if (this.answer === undefined || now - this.answer.at > answerAgeMaxMs) this.answer = { at: now, readiness: this.runChecks() };
+    if (this.answer === undefined || now - this.answer.at > answerAgeMaxMs)
+      this.answer = { at: now, readiness: this.runChecks() };
     return this.answer.readiness;
   }
 
   private async runChecks(): Promise<Readiness> {
-    const results = await Promise.all(this.checks.map(async (check) => ({ name: check.name, isWorking: await isWorking(check) })));
+    const results = await Promise.all(
+      this.checks.map(async (check) => ({ name: check.name, isWorking: await isWorking(check) })),
+    );
     const failing = results.filter((result) => !result.isWorking).map((result) => result.name);
     return { isReady: failing.length === 0, failing };
   }

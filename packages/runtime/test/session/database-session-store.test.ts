@@ -64,6 +64,17 @@ describe("the sessions table", () => {
     });
   });
 
+  it("is swept around rows that another process holds, without waiting for it", async () => {
+    const ended = Array.from({ length: 3 }, () => sampleSession({ expiresAt: new Date(0) }));
+    for (const session of ended) await database.store.create(session);
+    const sweep = { expiredAt: new Date(1), idleSince: new Date(0), idleExpiresBy: new Date(0), sessionsMax: 10 };
+    await database.home.kysely.transaction().execute(async (tx) => {
+      await sql`select 1 from rungs_sessions where token_hash = ${ended[0]?.tokenHash} for update`.execute(tx);
+      expect(await database.store.sweep(sweep)).toBe(2);
+    });
+    expect(await database.store.sweep(sweep)).toBe(1);
+  });
+
   it("finds ended sessions and a user's sessions by index", async () => {
     const plan = async (statement: string) => {
       const rows = await database.home.query<{ "QUERY PLAN": string }>(undefined, `explain ${statement}`, []);

@@ -3,7 +3,17 @@ import type { FastifyInstance } from "fastify";
 import { ProblemError } from "../../domain/problem.ts";
 import { address, safePath } from "../address.ts";
 import { loginPage, registerPage, settingsPage } from "../views/forms.ts";
-import { fieldOf, goSignIn, goTo, isSignedIn, nextOf, parameterOf, sendPage, type UiOptions, visitOf } from "../visit.ts";
+import {
+  fieldOf,
+  goSignIn,
+  goTo,
+  isSignedIn,
+  nextOf,
+  parameterOf,
+  sendPage,
+  type UiOptions,
+  visitOf,
+} from "../visit.ts";
 
 /** Forms of signed-out people are guarded too: nobody is to be signed in to an account that is not theirs. */
 const guarded = { config: { csrf: "always" } } as const;
@@ -34,7 +44,8 @@ export function accountRoutes(pages: FastifyInstance, options: UiOptions): void 
       if (!isAnswerable(error)) throw error;
       const visit = await visitOf(request, options);
       if (error.retryAfterMs !== undefined) reply.header("retry-after", String(Math.ceil(error.retryAfterMs / 1_000)));
-      return sendPage(reply, visit, loginPage(visit, next, { values: { email }, errors: error.errors }), error.statusCode);
+      const errors = error.statusCode === 401 ? { "email or password": ["is invalid"] } : error.errors;
+      return sendPage(reply, visit, loginPage(visit, next, { values: { email }, errors }), error.statusCode);
     }
   });
 

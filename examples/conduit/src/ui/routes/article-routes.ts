@@ -13,8 +13,8 @@ import {
   isSignedIn,
   nextOf,
   parameterOf,
-  sendPage,
   type SignedInVisit,
+  sendPage,
   type UiOptions,
   type Visit,
   visitOf,
@@ -26,7 +26,12 @@ type Slug = { Params: { slug: string } };
 export function articleRoutes(pages: FastifyInstance, options: UiOptions): void {
   const { articles, comments } = options.conduit;
 
-  async function showArticle(visit: Visit, request: FastifyRequest<Slug>, reply: FastifyReply, refused?: { body: string; problem: ProblemError }) {
+  async function showArticle(
+    visit: Visit,
+    request: FastifyRequest<Slug>,
+    reply: FastifyReply,
+    refused?: { body: string; problem: ProblemError },
+  ) {
     const { slug } = request.params;
     const viewerId = visit.viewer?.id;
     const [article, list] = await Promise.all([articles.bySlug(slug, viewerId), comments.list(slug, viewerId)]);
@@ -40,7 +45,9 @@ export function articleRoutes(pages: FastifyInstance, options: UiOptions): void 
     return sendPage(reply, visit, page, refused?.problem.statusCode);
   }
 
-  pages.get<Slug>("/article/:slug", async (request, reply) => showArticle(await visitOf(request, options), request, reply));
+  pages.get<Slug>("/article/:slug", async (request, reply) =>
+    showArticle(await visitOf(request, options), request, reply),
+  );
 
   for (const action of ["favorite", "unfavorite"] as const) {
     pages.post<Slug>(`/article/:slug/${action}`, async (request, reply) => {
@@ -92,7 +99,13 @@ export function editorRoutes(pages: FastifyInstance, options: UiOptions): void {
   const { articles } = options.conduit;
 
   /** Saves, or shows what the form holds: as a preview, or with what was wrong. */
-  async function saveOrShow(visit: SignedInVisit, request: FastifyRequest, reply: FastifyReply, slug: string | undefined, save: (values: EditorValues) => Promise<Article>) {
+  async function saveOrShow(
+    visit: SignedInVisit,
+    request: FastifyRequest,
+    reply: FastifyReply,
+    slug: string | undefined,
+    save: (values: EditorValues) => Promise<Article>,
+  ) {
     const values = editorValues(request);
     if (fieldOf(request, "intent") === "preview") {
       return sendPage(reply, visit, editorPage(visit, { values, slug, isPreview: true }));
@@ -123,7 +136,8 @@ export function editorRoutes(pages: FastifyInstance, options: UiOptions): void {
     const visit = await visitOf(request, options);
     if (!isSignedIn(visit)) return goSignIn(reply, address.editor(slug));
     const article = await articles.bySlug(slug, visit.viewer.id);
-    if (article.author.username !== visit.viewer.username) throw new ProblemError(403, { article: ["was written by somebody else"] });
+    if (article.author.username !== visit.viewer.username)
+      throw new ProblemError(403, { article: ["was written by somebody else"] });
     return sendPage(reply, visit, editorPage(visit, { values: article, slug: article.slug }));
   });
 

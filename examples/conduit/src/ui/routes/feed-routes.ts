@@ -21,25 +21,30 @@ export function feedRoutes(pages: FastifyInstance, options: UiOptions): void {
     const feed = tag !== undefined ? { tag } : wantsFollowing ? "following" : "global";
     const viewerId = visit.viewer?.id;
     const [page, tags] = await Promise.all([
-      feed === "following" && viewerId !== undefined ? articles.feed(viewerId, slice) : articles.list({ ...slice, tag }, viewerId),
+      feed === "following" && viewerId !== undefined
+        ? articles.feed(viewerId, slice)
+        : articles.list({ ...slice, tag }, viewerId),
       articles.tags(),
     ]);
     return sendPage(reply, visit, homePage(visit, { page, number, feed, tags: tags.slice(0, popularTagsMax) }));
   });
 
   for (const shows of ["articles", "favorites"] as const) {
-    pages.get<Username>(shows === "articles" ? "/profile/:username" : "/profile/:username/favorites", async (request, reply) => {
-      const { username } = request.params;
-      const visit = await visitOf(request, options);
-      const number = pageNumberOf(request);
-      const viewerId = visit.viewer?.id;
-      const filter = shows === "articles" ? { author: username } : { favorited: username };
-      const [profile, page] = await Promise.all([
-        accounts.profile(username, viewerId),
-        articles.list({ ...filter, ...sliceOf(number) }, viewerId),
-      ]);
-      return sendPage(reply, visit, profilePage(visit, { profile, page, number, shows }));
-    });
+    pages.get<Username>(
+      shows === "articles" ? "/profile/:username" : "/profile/:username/favorites",
+      async (request, reply) => {
+        const { username } = request.params;
+        const visit = await visitOf(request, options);
+        const number = pageNumberOf(request);
+        const viewerId = visit.viewer?.id;
+        const filter = shows === "articles" ? { author: username } : { favorited: username };
+        const [profile, page] = await Promise.all([
+          accounts.profile(username, viewerId),
+          articles.list({ ...filter, ...sliceOf(number) }, viewerId),
+        ]);
+        return sendPage(reply, visit, profilePage(visit, { profile, page, number, shows }));
+      },
+    );
   }
 
   for (const action of ["follow", "unfollow"] as const) {

@@ -36,15 +36,20 @@ function preview(visit: Visit, article: ArticlePreview): SafeHtml {
   const to = address.article(slug);
   return html`<article class="article-preview" id="${anchorOf(slug)}"><div class="article-meta"><a class="avatar-link" href="${address.profile(author.username)}" tabindex="-1" aria-hidden="true">${avatar(author, 36)}</a>
 <div class="info"><a class="author" href="${address.profile(author.username)}">${author.username}</a>${time(createdAt)}</div>${heartButton(visit, article)}</div>
-<a class="preview-link" href="${to}"><h1 aria-level="2">${title}</h1><p>${description}</p></a>
-<div class="preview-foot"><a class="read-more" href="${to}" tabindex="-1" aria-hidden="true">Read more</a>${tagList(tags.slice(0, previewTagsMax), "Tags")}</div></article>`;
+<a class="preview-link" href="${to}"><h1 aria-level="2">${title}</h1><p>${description}</p></a>${tagList(tags.slice(0, previewTagsMax), "Tags")}</article>`;
 }
 
 /** First, last, current and its neighbours; gaps where pages are left out. */
-function pagination(articlesCount: number, current: number, pageAddress: (number: number) => string): SafeHtml | undefined {
+function pagination(
+  articlesCount: number,
+  current: number,
+  pageAddress: (number: number) => string,
+): SafeHtml | undefined {
   const last = Math.min(Math.ceil(articlesCount / articlesPerPage), pageMax);
   if (last <= 1) return undefined;
-  const shown = [1, current - 2, current - 1, current, current + 1, current + 2, last].filter((page) => page >= 1 && page <= last);
+  const shown = [1, current - 2, current - 1, current, current + 1, current + 2, last].filter(
+    (page) => page >= 1 && page <= last,
+  );
   const pages = [...new Set(shown)].sort((a, b) => a - b);
   const items = pages.flatMap((page, index) => {
     const isGap = index > 0 && page - (pages[index - 1] as number) > 1;

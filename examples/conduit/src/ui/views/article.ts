@@ -40,13 +40,16 @@ function buttons(visit: Visit, article: Article): SafeHtml {
   if (visit.viewer?.username !== article.author.username) {
     return html`<div class="buttons" data-region="actions">${followButton(visit, article.author)}${favoriteButton(visit, article)}</div>`;
   }
-  return html`<div class="buttons"><a class="btn btn-sm btn-outline-secondary" href="${address.editor(article.slug)}"><i class="ion-edit" aria-hidden="true"></i>Edit Article</a>${actionForm(visit, {
-    action: `${address.article(article.slug)}/delete`,
-    next: "/",
-    className: "btn btn-sm btn-outline-danger",
-    undo: "Deleting this article",
-    label: html`<i class="ion-trash-a" aria-hidden="true"></i>Delete Article`,
-  })}</div>`;
+  return html`<div class="buttons"><a class="btn btn-sm btn-outline-secondary" href="${address.editor(article.slug)}"><i class="ion-edit" aria-hidden="true"></i>Edit Article</a>${actionForm(
+    visit,
+    {
+      action: `${address.article(article.slug)}/delete`,
+      next: "/",
+      className: "btn btn-sm btn-outline-danger",
+      undo: "Deleting this article",
+      label: html`<i class="ion-trash-a" aria-hidden="true"></i>Delete Article`,
+    },
+  )}</div>`;
 }
 
 function commentSection(visit: Visit, { article, comments, showsAllComments, refused }: ArticleContent): SafeHtml {
@@ -54,8 +57,9 @@ function commentSection(visit: Visit, { article, comments, showsAllComments, ref
   const count = comments.length;
   return html`<section class="comments" id="comments" data-region="comments" aria-labelledby="comments-title"><h2 id="comments-title" tabindex="-1">${count === 0 ? "Comments" : `${count} ${count === 1 ? "comment" : "comments"}`}</h2>
 ${commentForm(visit, article, refused)}${count === 0 && html`<p class="muted">Nobody has said anything yet.</p>`}${shown.map((comment) => commentCard(visit, article, comment))}${
-    shown.length < count && html`<p><a class="btn btn-outline-secondary" href="${address.article(article.slug)}?comments=all#comments">Show all ${count} comments</a></p>`
-  }</section>`;
+  shown.length < count &&
+  html`<p><a class="btn btn-outline-secondary" href="${address.article(article.slug)}?comments=all#comments">Show all ${count} comments</a></p>`
+}</section>`;
 }
 
 function commentForm(visit: Visit, { slug }: Article, refused: ArticleContent["refused"]): SafeHtml {

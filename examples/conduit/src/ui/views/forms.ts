@@ -55,8 +55,21 @@ export interface AccountValues {
   readonly email: string;
 }
 
-const emailField = { name: "email", label: "Email", type: "email", autocomplete: "email", maxlength: 254, required: true } as const;
-const usernameField = { name: "username", label: "Username", autocomplete: "username", maxlength: 50, required: true } as const;
+const emailField = {
+  name: "email",
+  label: "Email",
+  type: "email",
+  autocomplete: "email",
+  maxlength: 254,
+  required: true,
+} as const;
+const usernameField = {
+  name: "username",
+  label: "Username",
+  autocomplete: "username",
+  maxlength: 50,
+  required: true,
+} as const;
 
 export function loginPage(visit: Visit, next: string, state: FormState<{ readonly email: string }>): SafeHtml {
   return smallForm(visit, {
@@ -64,7 +77,14 @@ export function loginPage(visit: Visit, next: string, state: FormState<{ readonl
     switchTo: html`<a href="${address.register(next)}">Need an account?</a>`,
     form: html`<form method="post" action="/login">${hidden(visit, next)}${field(state, { ...emailField, value: state.values.email })}${field(
       state,
-      { name: "password", label: "Password", type: "password", autocomplete: "current-password", maxlength: 128, required: true },
+      {
+        name: "password",
+        label: "Password",
+        type: "password",
+        autocomplete: "current-password",
+        maxlength: 128,
+        required: true,
+      },
     )}<button class="btn btn-lg btn-primary" type="submit">Sign in</button></form>`,
     errors: errorList(state.errors, ["email", "password"]),
   });
@@ -107,7 +127,16 @@ export function settingsPage(visit: SignedInVisit, state: FormState<SettingsValu
     { ...usernameField, value: username },
   )}${field(state, { name: "bio", label: "Short bio", placeholder: "Short bio about you", value: bio, rows: 5, maxlength: 2_000 })}${field(state, { ...emailField, value: email })}${field(
     state,
-    { name: "password", label: "New password", placeholder: "New Password", type: "password", autocomplete: "new-password", minlength: 6, maxlength: 128, hint: "Leave it empty to keep the one you have." },
+    {
+      name: "password",
+      label: "New password",
+      placeholder: "New Password",
+      type: "password",
+      autocomplete: "new-password",
+      minlength: 6,
+      maxlength: 128,
+      hint: "Leave it empty to keep the one you have.",
+    },
   )}<button class="btn btn-lg btn-primary" type="submit">Update Settings</button></form>
 <hr><form method="post" action="/logout">${hidden(visit)}<button class="btn btn-outline-danger" type="submit">Or click here to logout.</button></form></div>`;
   return layout(visit, { title: "Settings", className: "settings-page", body });
@@ -123,7 +152,11 @@ export interface EditorValues {
 /** The editor of a new article, or of the one under `slug`. With `isPreview`, the body as it will look stands above it. */
 export function editorPage(
   visit: SignedInVisit,
-  { slug, isPreview, ...state }: FormState<EditorValues> & { readonly slug?: string | undefined; readonly isPreview?: boolean },
+  {
+    slug,
+    isPreview,
+    ...state
+  }: FormState<EditorValues> & { readonly slug?: string | undefined; readonly isPreview?: boolean },
 ): SafeHtml {
   const { title, description, body: text, tagList } = state.values;
   const heading = slug === undefined ? "New article" : "Edit article";
@@ -134,7 +167,15 @@ export function editorPage(
   const body = html`<div class="container page form-page editor-form"><h1>${heading}</h1>${errorList(state.errors, ["title", "description", "body", "tagList"])}
 <form method="post" action="${address.editor(slug)}">${hidden(visit)}${field(state, { name: "title", label: "Title", placeholder: "Article Title", value: title, maxlength: 200, required: true, autocomplete: "off" })}${field(
     state,
-    { name: "description", label: "Summary", placeholder: "What's this article about?", value: description, maxlength: 500, required: true, autocomplete: "off" },
+    {
+      name: "description",
+      label: "Summary",
+      placeholder: "What's this article about?",
+      value: description,
+      maxlength: 500,
+      required: true,
+      autocomplete: "off",
+    },
   )}${field(state, { name: "body", label: "Text", placeholder: "Write your article (in markdown)", value: text, rows: 14, maxlength: 65_536, required: true, className: "markdown" })}
 <div class="form-group" data-tags><label for="field-tagList">Tags</label><input class="form-control" id="field-tagList" name="tags" placeholder="Enter tags" autocomplete="off" maxlength="1000" aria-describedby="hint-tags"><small class="hint" id="hint-tags">Separate them with commas. Up to 20.</small><ul class="tag-list" aria-label="Tags of this article">${tags}</ul></div>
 <div class="form-actions"><button class="btn btn-lg btn-primary" type="submit">Publish Article</button><button class="btn btn-lg btn-outline-secondary" type="submit" name="intent" value="preview" formnovalidate data-live="preview" data-done="Preview updated.">Preview</button></div>

@@ -20,7 +20,7 @@ export function homePage(visit: Visit, { page, number, feed, tags }: HomeContent
   const pageAddress = (to: number) => (to === 1 ? base : `${base}${base.includes("?") ? "&" : "?"}page=${to}`);
   const tab = (to: string, label: HtmlValue) =>
     html`<li class="nav-item"><a class="nav-link${to === base && " active"}" href="${to}"${attributes({ "aria-current": to === base && "page" })}>${label}</a></li>`;
-  const body = html`<div class="banner${visit.viewer !== undefined && " banner-small"}"><div class="container"><h1 class="logo-font">conduit</h1><p>A place to share your knowledge.</p></div></div>
+  const body = html`<div class="banner${visit.viewer !== undefined && " banner-small"}"><div class="container"><h1 class="logo-font">${visit.viewer === undefined ? "conduit" : `Hello, ${visit.viewer.username}`}</h1><p>A place to share your knowledge.</p></div></div>
 <div class="container page home-grid"><section class="feed" aria-label="Articles"><div class="feed-toggle"><ul class="nav nav-pills outline-active">${visit.viewer !== undefined && tab(address.following, "Your Feed")}${tab("/", "Global Feed")}${typeof feed === "object" && tab(base, html`<span class="hash" aria-hidden="true">#</span>${feed.tag}`)}</ul></div>
 ${articleList(visit, { page, number, pageAddress, empty: emptyFeed(visit, feed) })}</section>
 <aside class="sidebar" aria-labelledby="popular-tags"><h2 id="popular-tags">Popular Tags</h2>${tagList(tags, "Popular tags") ?? html`<p class="muted">No tags yet.</p>`}</aside></div>`;
@@ -30,7 +30,7 @@ ${articleList(visit, { page, number, pageAddress, empty: emptyFeed(visit, feed) 
 
 function emptyFeed(visit: Visit, feed: HomeContent["feed"]): SafeHtml {
   if (feed === "following") {
-    return html`<p>Your feed is empty.</p><p class="muted">Follow a few people, and what they write will gather here.</p><p><a class="btn btn-outline-secondary" href="/">Find people in the global feed</a></p>`;
+    return html`<p>Your feed is empty.</p><p class="muted">Follow a few people, and what they write will gather here.</p><p><a class="btn btn-outline-secondary" href="/">Browse the global feed</a></p>`;
   }
   if (typeof feed === "object") {
     return html`<p>No articles about “${feed.tag}” yet.</p><p><a class="btn btn-outline-secondary" href="/">See all articles</a></p>`;

@@ -43,7 +43,10 @@ function navigation(visit: Visit): SafeHtml {
       : [
           link("/editor", html`<i class="ion-compose" aria-hidden="true"></i>New Article`),
           link("/settings", html`<i class="ion-gear-a" aria-hidden="true"></i>Settings`),
-          link(address.profile(viewer.username), html`${avatar(viewer, 24)}${viewer.username}`),
+          link(
+            address.profile(viewer.username),
+            html`${avatar(viewer, 24)}<span class="nav-name">${viewer.username}</span>`,
+          ),
         ]
   }</ul></div></nav>`;
 }

@@ -100,10 +100,12 @@ export function anchorOf(slug: string): string {
 export function errorList(errors: ProblemErrors | undefined, fields: readonly string[] = []): SafeHtml | undefined {
   if (errors === undefined) return undefined;
   const items = Object.entries(errors).flatMap(([field, messages]) => messages.map((message) => ({ field, message })));
-  return html`<div class="error-summary" role="alert" tabindex="-1" autofocus><ul class="error-messages">${items.map(({ field, message }) => {
-    const text = `${wordOf(field)} ${message}`;
-    return html`<li>${fields.includes(field) ? html`<a href="#field-${field}">${text}</a>` : text}</li>`;
-  })}</ul></div>`;
+  return html`<div class="error-summary" role="alert" tabindex="-1" autofocus><ul class="error-messages">${items.map(
+    ({ field, message }) => {
+      const text = `${wordOf(field)} ${message}`;
+      return html`<li>${fields.includes(field) ? html`<a href="#field-${field}">${text}</a>` : text}</li>`;
+    },
+  )}</ul></div>`;
 }
 
 function wordOf(field: string): string {

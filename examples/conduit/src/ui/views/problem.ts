@@ -16,7 +16,9 @@ const headings: Readonly<Record<number, string>> = {
 export function problemPage(visit: Visit, answer: ErrorAnswer, reference: string): SafeHtml {
   const { status, errors, isFault } = answer;
   const heading = headings[status] ?? (isFault ? "Something went wrong" : "That did not work");
-  const lines = Object.entries(errors).flatMap(([field, messages]) => messages.map((message) => `${field === "body" ? "" : field} ${message}.`.trim()));
+  const lines = Object.entries(errors).flatMap(([field, messages]) =>
+    messages.map((message) => `${field === "body" ? "" : field} ${message}.`.trim()),
+  );
   const reason =
     status === 404
       ? "The page you asked for does not exist, or it has moved."

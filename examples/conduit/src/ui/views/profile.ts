@@ -25,13 +25,19 @@ export function profilePage(visit: Visit, { profile, page, number, shows }: Prof
 <div class="user-actions" data-region="actions">${isOwn ? html`<a class="btn btn-sm btn-outline-secondary action-btn" href="/settings"><i class="ion-gear-a" aria-hidden="true"></i>Edit Profile Settings</a>` : followButton(visit, profile)}</div></div></div>
 <div class="container page narrow"><section aria-label="Articles"><div class="articles-toggle feed-toggle"><ul class="nav nav-pills outline-active">${tab(address.profile(username), isOwn ? "My Articles" : "Articles")}${tab(address.favorites(username), "Favorited Articles")}</ul></div>
 ${articleList(visit, { page, number, pageAddress: (to) => (to === 1 ? base : `${base}?page=${to}`), empty: emptyList(profile, shows, isOwn) })}</section></div>`;
-  return layout(visit, { title: username, description: bio === "" ? undefined : bio.slice(0, 200), className: "profile-page", body });
+  return layout(visit, {
+    title: username,
+    description: bio === "" ? undefined : bio.slice(0, 200),
+    className: "profile-page",
+    body,
+  });
 }
 
 function emptyList({ username }: Profile, shows: ProfileContent["shows"], isOwn: boolean): SafeHtml {
   if (shows === "favorites") {
     return html`<p>${isOwn ? "You have" : `${username} has`} no favorites yet.</p><p class="muted">The heart beside an article keeps it here.</p><p><a class="btn btn-outline-secondary" href="/">Browse articles</a></p>`;
   }
-  if (isOwn) return html`<p>You have not written anything yet.</p><p><a class="btn btn-primary" href="/editor">Write your first article</a></p>`;
+  if (isOwn)
+    return html`<p>You have not written anything yet.</p><p><a class="btn btn-primary" href="/editor">Write your first article</a></p>`;
   return html`<p>${username} has not written anything yet.</p>`;
 }

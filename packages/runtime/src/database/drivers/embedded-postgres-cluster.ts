@@ -57,7 +57,13 @@ async function writePassword(home: EmbeddedHome): Promise<void> {
 
 async function initdb(home: EmbeddedHome, target: string, superuser: string): Promise<void> {
   // The C locale of UTF-8 sorts the same on every machine, whatever its system library; checksums find rotten disks.
-  const flags = ["--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", "--data-checksums"];
+  const flags = [
+    "--encoding=UTF8",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
+    "--locale=C",
+    "--data-checksums",
+  ];
   const auth = ["--auth=scram-sha-256", `--pwfile=${join(home.directory, "password")}`, `--username=${superuser}`];
   const child = spawn(join(home.programs, "bin", "initdb"), ["-D", target, ...flags, ...auth, "--no-instructions"], {
     cwd: home.directory,
@@ -66,14 +72,19 @@ async function initdb(home: EmbeddedHome, target: string, superuser: string): Pr
     ...(home.user ?? {}),
   });
   let output = "";
-  for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk: Buffer) => (output = `${output}${chunk}`.slice(-4_000)));
+  for (const stream of [child.stdout, child.stderr])
+    stream.on("data", (chunk: Buffer) => (output = `${output}${chunk}`.slice(-4_000)));
   const code = await new Promise<number | null>((resolve, reject) => {
     child.once("error", reject);
     child.once("close", resolve);
   });
   if (code === 0) return;
   await rm(target, { recursive: true, force: true });
-  throw new UnavailableError("DATABASE_START_FAILED", `initdb could not make a database in ${home.directory}:\n${output.trim()}`, { canRetry: false });
+  throw new UnavailableError(
+    "DATABASE_START_FAILED",
+    `initdb could not make a database in ${home.directory}:\n${output.trim()}`,
+    { canRetry: false },
+  );
 }
 
 /** Half-made folders of starts that were killed; those of the last ten minutes may belong to a start under way. */
@@ -82,7 +93,8 @@ async function removeLeftovers(home: EmbeddedHome): Promise<void> {
     if (!name.startsWith("init-")) continue;
     const path = join(home.directory, name);
     const made = await stat(path).catch(() => undefined);
-    if (made !== undefined && Date.now() - made.mtimeMs > 10 * 60 * 1_000) await rm(path, { recursive: true, force: true });
+    if (made !== undefined && Date.now() - made.mtimeMs > 10 * 60 * 1_000)
+      await rm(path, { recursive: true, force: true });
   }
 }
 

@@ -6,7 +6,20 @@
  * under /var/lib/rungs, and the data folder in the checkout becomes a link to it.
  */
 import { randomBytes } from "node:crypto";
-import { chmod, chown, cp, lstat, mkdir, readFile, readlink, realpath, rename, rm, stat, symlink } from "node:fs/promises";
+import {
+  chmod,
+  chown,
+  cp,
+  lstat,
+  mkdir,
+  readFile,
+  readlink,
+  realpath,
+  rename,
+  rm,
+  stat,
+  symlink,
+} from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join, relative, resolve } from "node:path";
 import { ConfigError } from "../../kernel/errors.ts";

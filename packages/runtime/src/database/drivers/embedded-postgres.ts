@@ -85,7 +85,10 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 }
 
 /** Connection settings of an embedded server that another process holds; undefined when none runs there. */
-export async function embeddedConnection(directory: string, database = "rungs"): Promise<EmbeddedConnection | undefined> {
+export async function embeddedConnection(
+  directory: string,
+  database = "rungs",
+): Promise<EmbeddedConnection | undefined> {
   const home = await prepareEmbeddedHome(directory);
   const lines = await readFile(join(home.directory, "data", "postmaster.pid"), "utf8").then(
     (text) => text.split("\n"),
@@ -130,7 +133,9 @@ class EmbeddedServer implements EmbeddedPostgres {
   }
 
   async announce(holder: { readonly address: string }): Promise<void> {
-    await writeFile(join(this.directory, "holder.json"), JSON.stringify({ pid: process.pid, ...holder }), { mode: 0o600 });
+    await writeFile(join(this.directory, "holder.json"), JSON.stringify({ pid: process.pid, ...holder }), {
+      mode: 0o600,
+    });
   }
 
   async stop(): Promise<void> {
@@ -170,7 +175,12 @@ class EmbeddedServer implements EmbeddedPostgres {
 
   /** One try to connect and take the lock. */
   private async tryLock(): Promise<"locked" | "held" | "absent" | "starting"> {
-    const client = new pg.Client({ ...this.connection, database: "postgres", application_name: "rungs lock", keepAlive: true });
+    const client = new pg.Client({
+      ...this.connection,
+      database: "postgres",
+      application_name: "rungs lock",
+      keepAlive: true,
+    });
     client.on("error", () => {});
     try {
       await client.connect();
@@ -182,7 +192,12 @@ class EmbeddedServer implements EmbeddedPostgres {
     } catch (error) {
       await client.end().catch(() => {});
       const code = (error as { code?: string }).code;
-      if (code === "28P01") throw new ConfigError("DATA_DIRECTORY_INVALID", `The password file in ${this.directory} does not fit the data there.`, { cause: error });
+      if (code === "28P01")
+        throw new ConfigError(
+          "DATA_DIRECTORY_INVALID",
+          `The password file in ${this.directory} does not fit the data there.`,
+          { cause: error },
+        );
       return code === "ENOENT" || code === "ECONNREFUSED" ? "absent" : "starting";
     }
     this.lock = client;
@@ -195,7 +210,9 @@ class EmbeddedServer implements EmbeddedPostgres {
     if (this.isStopping) return;
     this.log.warn({ directory: this.directory }, "the embedded PostgreSQL went away; starting it again");
     this.restarting = this.restart();
-    this.restarting.catch((error: unknown) => this.log.error({ error }, "the embedded PostgreSQL could not be started again"));
+    this.restarting.catch((error: unknown) =>
+      this.log.error({ error }, "the embedded PostgreSQL could not be started again"),
+    );
   }
 
   private async restart(): Promise<void> {
@@ -217,12 +234,16 @@ class EmbeddedServer implements EmbeddedPostgres {
     const logFile = await open(join(this.directory, "postgres.log"), "a", 0o600);
     const settings = { ...serverSettings, unix_socket_directories: this.socketFolder, ...this.options.settings };
     const flags = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
-    const child = spawn(join(this.home.programs, "bin", "postgres"), ["-D", join(this.directory, "data"), "-p", String(port), ...flags], {
-      cwd: this.directory,
-      detached: true,
-      stdio: ["ignore", logFile.fd, logFile.fd],
-      ...(this.home.user ?? {}),
-    });
+    const child = spawn(
+      join(this.home.programs, "bin", "postgres"),
+      ["-D", join(this.directory, "data"), "-p", String(port), ...flags],
+      {
+        cwd: this.directory,
+        detached: true,
+        stdio: ["ignore", logFile.fd, logFile.fd],
+        ...(this.home.user ?? {}),
+      },
+    );
     this.child = child;
     child.once("exit", () => {
       if (this.child === child) this.child = undefined;
@@ -273,7 +294,10 @@ class EmbeddedServer implements EmbeddedPostgres {
   private async inUse(): Promise<ConfigError> {
     const text = await readFile(join(this.directory, "holder.json"), "utf8").catch(() => "{}");
     const holder = JSON.parse(text) as { pid?: number; address?: string };
-    const who = holder.pid === undefined ? "another process" : `process ${holder.pid}${holder.address === undefined ? "" : ` at ${holder.address}`}`;
+    const who =
+      holder.pid === undefined
+        ? "another process"
+        : `process ${holder.pid}${holder.address === undefined ? "" : ` at ${holder.address}`}`;
     return new ConfigError(
       "DATA_DIRECTORY_IN_USE",
       `The data in ${this.options.directory} is in use by ${who}. Stop that one first, or start this one on other data with RUNGS_DIR=<folder> (and another PORT).`,
@@ -282,9 +306,13 @@ class EmbeddedServer implements EmbeddedPostgres {
 
   private async startFailed(reason: string): Promise<UnavailableError> {
     const tail = await tailOf(join(this.directory, "postgres.log"), 8);
-    return new UnavailableError("DATABASE_START_FAILED", `The embedded PostgreSQL in ${this.directory} did not start: ${reason}. Its log ends with:\n${tail}`, {
-      canRetry: false,
-    });
+    return new UnavailableError(
+      "DATABASE_START_FAILED",
+      `The embedded PostgreSQL in ${this.directory} did not start: ${reason}. Its log ends with:\n${tail}`,
+      {
+        canRetry: false,
+      },
+    );
   }
 }
 
@@ -306,7 +334,9 @@ const serverSettings: Readonly<Record<string, string>> = {
 async function prepareSocketFolder(home: EmbeddedHome): Promise<string> {
   const inside = join(home.directory, "socket");
   const fits = Buffer.byteLength(inside) <= socketFolderBytesMax;
-  const folder = fits ? inside : join(tmpdir(), `rungs-${createHash("sha256").update(home.directory).digest("hex").slice(0, 16)}`);
+  const folder = fits
+    ? inside
+    : join(tmpdir(), `rungs-${createHash("sha256").update(home.directory).digest("hex").slice(0, 16)}`);
   await mkdir(folder, { recursive: true, mode: 0o700 });
   await chmod(folder, 0o700);
   if (home.user !== undefined) await chown(folder, home.user.uid, home.user.gid);

@@ -8,6 +8,9 @@ export function serveAssets(fastify: FastifyInstance, assets: Assets): void {
     const path = request.url.split("?", 1)[0] as string;
     const { status, headers, body } = assets.answer(path, request.headers);
     if (status === 404) return reply.callNotFound();
-    return reply.code(status).headers(headers).send(body ?? "");
+    return reply
+      .code(status)
+      .headers(headers)
+      .send(body ?? "");
   });
 }

@@ -4,8 +4,9 @@
  * Stopping (drain): readiness turns false, answers carry `Connection: close`, new connections are refused, requests under
  * way finish within a bound, then what is left is cut.
  */
-import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+
 import { setTimeout as sleep } from "node:timers/promises";
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { ConfigError } from "../../kernel/errors.ts";
 import { describeError, type ErrorAnswer } from "../error-answer.ts";
 import { Health, type ReadinessCheck } from "../health.ts";
@@ -70,7 +71,11 @@ export function createWebServer(options: WebServerOptions): WebServer {
 
   function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
     const answer = describeError(error);
-    if (answer.isFault) request.log.error({ err: error, requestId: request.id, method: request.method, route: request.routeOptions?.url }, "request failed");
+    if (answer.isFault)
+      request.log.error(
+        { err: error, requestId: request.id, method: request.method, route: request.routeOptions?.url },
+        "request failed",
+      );
     if (answer.retryAfterSeconds !== undefined) reply.header("retry-after", String(answer.retryAfterSeconds));
     reply.header("cache-control", "no-store").code(answer.status);
     answerError(request, reply, answer);
@@ -88,7 +93,11 @@ export function createWebServer(options: WebServerOptions): WebServer {
     const { method, id } = request;
     const durationMs = reply.elapsedTime;
     options.metrics.observeRequest({ method, route, status: reply.statusCode, durationMs });
-    if (durationMs > slowRequestMs) request.log.warn({ requestId: id, method, route, status: reply.statusCode, ms: Math.round(durationMs) }, "slow request");
+    if (durationMs > slowRequestMs)
+      request.log.warn(
+        { requestId: id, method, route, status: reply.statusCode, ms: Math.round(durationMs) },
+        "slow request",
+      );
     done();
   });
   addOperationalRoutes(fastify, health, options.metrics);
@@ -112,7 +121,11 @@ export function createWebServer(options: WebServerOptions): WebServer {
   };
 }
 
-function setBaseHeaders(request: Pick<FastifyRequest, "id" | "protocol">, reply: Pick<FastifyReply, "headers" | "header">, health: Health): void {
+function setBaseHeaders(
+  request: Pick<FastifyRequest, "id" | "protocol">,
+  reply: Pick<FastifyReply, "headers" | "header">,
+  health: Health,
+): void {
   reply.headers(securityHeaders as Record<string, string>);
   reply.header("x-request-id", request.id);
   if (request.protocol === "https") reply.header("strict-transport-security", strictTransportSecurity);
@@ -120,7 +133,9 @@ function setBaseHeaders(request: Pick<FastifyRequest, "id" | "protocol">, reply:
 }
 
 function addOperationalRoutes(fastify: FastifyInstance, health: Health, metrics: WebMetrics): void {
-  fastify.get("/healthz", async (_request, reply) => reply.header("cache-control", "no-store").send({ status: "alive" }));
+  fastify.get("/healthz", async (_request, reply) =>
+    reply.header("cache-control", "no-store").send({ status: "alive" }),
+  );
   fastify.get("/readyz", async (_request, reply) => {
     const { isReady, failing } = await health.readiness();
     return reply
@@ -145,7 +160,12 @@ function isLocalScrape(request: FastifyRequest): boolean {
 /** Answers what Node's parser refused; there is no request object for it. */
 function refuseBrokenRequest(error: NodeJS.ErrnoException, socket: import("node:net").Socket): void {
   if (error.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
-  const status = error.code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : error.code === "ERR_HTTP_REQUEST_TIMEOUT" ? "408 Request Timeout" : "400 Bad Request";
+  const status =
+    error.code === "HPE_HEADER_OVERFLOW"
+      ? "431 Request Header Fields Too Large"
+      : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
+        ? "408 Request Timeout"
+        : "400 Bad Request";
   const { errors } = describeError({ statusCode: Number(status.slice(0, 3)) });
   const body = JSON.stringify({ errors });
   const headers = Object.entries(securityHeaders).map(([name, value]) => `${name}: ${value}\r\n`);
@@ -158,7 +178,11 @@ function listenError(error: unknown, options: WebServerOptions): unknown {
   const code = (error as NodeJS.ErrnoException).code;
   if (code !== "EADDRINUSE" && code !== "EACCES") return error;
   const reason = code === "EADDRINUSE" ? "is in use by another program" : "may not be opened by this user";
-  return new ConfigError("CONFIG_INVALID", `Port ${options.port} on ${options.host} ${reason}. Choose another with PORT=<number>, for example PORT=${options.port + 1}.`, {
-    cause: error,
-  });
+  return new ConfigError(
+    "CONFIG_INVALID",
+    `Port ${options.port} on ${options.host} ${reason}. Choose another with PORT=<number>, for example PORT=${options.port + 1}.`,
+    {
+      cause: error,
+    },
+  );
 }

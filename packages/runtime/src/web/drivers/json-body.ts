@@ -18,7 +18,12 @@ export function acceptJsonBodies(fastify: FastifyInstance): void {
     try {
       text = utf8.decode(bytes);
     } catch {
-      return done(Object.assign(new Error("The body is not valid UTF-8."), { statusCode: 400, errors: { body: ["is not valid UTF-8"] } }));
+      return done(
+        Object.assign(new Error("The body is not valid UTF-8."), {
+          statusCode: 400,
+          errors: { body: ["is not valid UTF-8"] },
+        }),
+      );
     }
     parse(request, text, (error, value) => {
       if (error === null) done(null, value);

@@ -1,0 +1,42 @@
+/** Installs the real servers that tests need, where this machine lets us: on Debian's family, as root. */
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+
+const policy = "/usr/sbin/policy-rc.d";
+const servers = JSON.parse(readFileSync(new URL("servers.json", import.meta.url), "utf8"));
+
+const works = (command) => spawnSync("sh", ["-c", command], { stdio: "ignore" }).status === 0;
+
+/** Installs what is missing; gives a line for each server that is still missing, saying what cannot run without it. */
+export function ensureServers() {
+  const missing = servers.filter(({ probe }) => !works(probe));
+  if (missing.length === 0) return [];
+  if (process.getuid?.() === 0 && works("command -v apt-get")) installByApt(missing.flatMap(({ apt }) => apt));
+  return servers
+    .filter(({ probe }) => !works(probe))
+    .map(
+      ({ name, apt, neededFor }) =>
+        `${name} is missing, so ${neededFor} could not run. Debian: apt-get install ${apt.join(" ")}`,
+    );
+}
+
+/** No service may start by being installed: the tests start servers of their own. */
+function installByApt(packages) {
+  process.stdout.write(`Installing ${packages.join(", ")} ...\n`);
+  const isOurs = !existsSync(policy);
+  if (isOurs) writeFileSync(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
+  const apt = (...args) =>
+    spawnSync("apt-get", ["-qq", ...args], {
+      stdio: ["ignore", "ignore", "inherit"],
+      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
+      timeout: 600_000,
+    }).status === 0;
+  try {
+    if (!apt("install", "-y", "--no-install-recommends", ...packages)) {
+      apt("update");
+      apt("install", "-y", "--no-install-recommends", ...packages);
+    }
+  } finally {
+    if (isOurs) rmSync(policy);
+  }
+}
