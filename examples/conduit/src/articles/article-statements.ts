@@ -83,6 +83,18 @@ export const viewerFlags = define<{ authorIds: readonly string[]; articleIds: re
       .where("a.article_id", "=", sql<string>`any(${p.articleIds}::uuid[])`),
 );
 
+/** Whether the article carries the tag. */
+function tagged(eb: ArticleScope, tag: string | null) {
+  return eb.exists(
+    eb
+      .selectFrom("article_tags as t")
+      .select(sql`1`.as("one"))
+      .whereRef("t.author_id", "=", "a.author_id")
+      .whereRef("t.article_id", "=", "a.article_id")
+      .where("t.tag", "=", tag),
+  );
+}
+
 export type ListParameters = {
   readonly limit: number;
   readonly offset: number;
@@ -99,35 +111,27 @@ function defineList(shape: ListShape) {
   const name = ["article", shape.tag && "tagged", shape.author && "by", shape.favorited && "liked"]
     .filter(Boolean)
     .join("_");
-  const filtered = (q: Kysely<Tables>, p: ListParameters) => {
-    let query = articlesWithAuthors(q);
-    if (shape.author) query = query.where("a.author_id", "=", p.authorId);
-    if (shape.tag) {
-      query = query.where((eb) =>
-        eb.exists(
-          eb
-            .selectFrom("article_tags as t")
-            .select(sql`1`.as("one"))
-            .whereRef("t.author_id", "=", "a.author_id")
-            .whereRef("t.article_id", "=", "a.article_id")
-            .where("t.tag", "=", p.tag),
-        ),
-      );
-    }
-    if (shape.favorited) query = query.where((eb) => favorited(eb as unknown as ArticleScope, p.favoritedBy));
-    return query;
-  };
+  const matches = (eb: ArticleScope, p: ListParameters) =>
+    eb.and([
+      ...(shape.author ? [eb("a.author_id", "=", p.authorId)] : []),
+      ...(shape.tag ? [tagged(eb, p.tag)] : []),
+      ...(shape.favorited ? [favorited(eb, p.favoritedBy)] : []),
+    ]);
   return {
     page: define<ListParameters>()(`${name}_page`, (q, p) =>
-      filtered(q, p)
+      articlesWithAuthors(q)
         .select(previewColumns)
+        .where((eb) => matches(eb as unknown as ArticleScope, p))
         .orderBy("a.created_at", "desc")
         .orderBy("a.article_id", "desc")
         .limit(p.limit)
         .offset(p.offset),
     ),
     count: define<ListParameters>()(`${name}_count`, (q, p) =>
-      filtered(q, p).select((eb) => eb.fn.countAll<number>().as("articles")),
+      q
+        .selectFrom("articles as a")
+        .select((eb) => eb.fn.countAll<number>().as("articles"))
+        .where((eb) => matches(eb as unknown as ArticleScope, p)),
     ),
   };
 }

@@ -101,9 +101,7 @@ export function createNetwork(options: NetworkOptions): Network {
     articles,
     person(index) {
       const random = randomOf(index, 5);
-      const first = pick(firstNames, random);
-      const last = pick(lastNames, random);
-      const username = `${first}.${last}.${seed.toString(36)}${index.toString(36)}`;
+      const username = nameOf(index, seed);
       return {
         id: idOf(index),
         username,
@@ -190,6 +188,20 @@ function neighbours(people: number, ties: readonly (readonly [number, number])[]
     sets[b]?.add(a);
   }
   return sets.map((set) => [...set].sort((a, b) => a - b));
+}
+
+/**
+ * A name that nobody else of any seed has: pairs of first and last names in an order without repetition, numbered from
+ * the second time round, and marked by the seed when it is not the usual one.
+ */
+function nameOf(index: number, seed: number): string {
+  const pairs = firstNames.length * lastNames.length;
+  // 1,009 is prime and divides neither list's length, so stepping by it visits every pair once.
+  const pair = (index * 1_009) % pairs;
+  const first = firstNames[pair % firstNames.length] as string;
+  const last = lastNames[Math.floor(pair / firstNames.length)] as string;
+  const round = Math.floor(index / pairs);
+  return `${first}.${last}${round === 0 ? "" : round + 1}${seed === 1 ? "" : `.s${seed.toString(36)}`}`;
 }
 
 function bodyAbout(subject: string, random: Random): string {

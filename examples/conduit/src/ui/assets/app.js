@@ -1,7 +1,6 @@
 // Spares reloads; every page works without it.
-// form[data-live="R"]: sent by fetch; parts with data-region="R" are replaced by those of the answer.
+// form[data-live="R"]: sent by fetch; its answer's parts with data-region="R" replace those here.
 // form[data-undo="T"]: sent after a few seconds in which "T" can be undone.
-// [data-tags]: turns a field with commas into pills; what is left in the field is sent as it stands.
 
 const undoMs = 5000;
 const status = document.querySelector("#status");
@@ -34,19 +33,17 @@ async function send(form, region, submitter) {
     const answer = await fetch(form.action, { method: "POST", body });
     if (answer.status >= 500) throw new Error(answer.statusText);
     if (new URL(answer.url).pathname === "/login") return location.assign(answer.url);
-    const isRefused = !answer.ok;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    if (!replace(region, page)) return location.assign(isRefused ? location.href : answer.url);
-    announce(isRefused ? "" : done);
+    if (!replace(region, page)) return location.assign(answer.ok ? answer.url : location.href);
+    announce(answer.ok ? done : "");
   } catch {
-    announce("That did not work. Please try again.");
     toast("That did not work. Please try again.");
   } finally {
     form.removeAttribute("aria-busy");
   }
 }
 
-/** Replaces every part of the region by its counterpart; false when there is none. The focus stays where it was. */
+// Replaces every part of the region by its counterpart; false when there is none. The focus stays where it was.
 function replace(region, page) {
   const parts = (root) => [...root.querySelectorAll(`[data-region="${CSS.escape(region)}"]`)];
   const fresh = parts(page);
@@ -59,7 +56,9 @@ function replace(region, page) {
     part.replaceWith(next);
     const target = next.querySelector("[autofocus]") ?? (at >= 0 ? next.querySelectorAll(focusable)[at] : undefined);
     if (target) target.focus({ preventScroll: !target.autofocus });
-    else if (hadFocus) next.querySelector("[tabindex]")?.focus();
+    else if (hadFocus || document.activeElement === document.body) {
+      next.querySelector("[tabindex]")?.focus({ preventScroll: true });
+    }
   }
   return true;
 }
@@ -70,22 +69,23 @@ function offerUndo(form, region) {
   pending?.finish();
   const part = form.closest("[data-removable]");
   const button = form.querySelector("button");
+  const show = (isShown) => {
+    if (part) part.hidden = !isShown;
+    button.disabled = !isShown;
+  };
   const finish = (isLeaving) => {
-    if (pending === undefined) return;
     settle();
-    if (isLeaving === true) {
+    if (isLeaving)
       fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)), keepalive: true });
-    } else if (region === undefined) form.submit();
+    else if (region === undefined) form.submit();
     else send(form, region);
   };
   const undo = () => {
     settle();
-    if (part) part.hidden = false;
-    button.disabled = false;
+    show(true);
     button.focus();
-    announce("Kept.");
   };
-  const timer = setTimeout(finish, undoMs);
+  const timer = setTimeout(() => finish(), undoMs);
   const bar = toast(`${form.dataset.undo} …`, undo);
   const settle = () => {
     clearTimeout(timer);
@@ -93,8 +93,7 @@ function offerUndo(form, region) {
     bar.remove();
   };
   pending = { finish };
-  button.disabled = true;
-  if (part) part.hidden = true;
+  show(false);
   bar.querySelector("button").focus();
 }
 
@@ -118,6 +117,10 @@ function toast(text, undo) {
   return bar;
 }
 
+const isBroken = (image) => image.matches?.(".user-img") && image.classList.add("is-broken");
+document.addEventListener("error", ({ target }) => isBroken(target), true);
+for (const image of document.images) if (image.complete && !image.naturalWidth) isBroken(image);
+
 for (const field of document.querySelectorAll("[data-tags]")) {
   const input = field.querySelector("input[name=tags]");
   const list = field.querySelector(".tag-list");
@@ -131,9 +134,8 @@ for (const field of document.querySelectorAll("[data-tags]")) {
     const button = document.createElement("button");
     button.type = "button";
     button.setAttribute("aria-label", `Remove tag ${tag}`);
-    const icon = document.createElement("i");
-    icon.className = "ion-close-round";
-    button.append(icon);
+    button.append(document.createElement("i"));
+    button.firstChild.className = "ion-close-round";
     button.addEventListener("click", () => {
       item.remove();
       input.focus();

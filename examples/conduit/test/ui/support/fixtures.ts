@@ -37,7 +37,10 @@ export function articleWith(text: string, slug = text): Article {
 }
 
 export function pageWith(text: string, count = 10): ArticlePage {
-  return { articles: Array.from({ length: count }, (_, index) => articleWith(text, `${text}-${index}`)), articlesCount: count * 20 };
+  return {
+    articles: Array.from({ length: count }, (_, index) => articleWith(text, `${text}-${index}`)),
+    articlesCount: count * 20,
+  };
 }
 
 export function commentWith(text: string, author: Profile): Comment {
@@ -56,7 +59,10 @@ export function everyPage(text: string): Readonly<Record<string, SafeHtml>> {
   const signedIn = visitBy(viewer);
   const signedOut = visitBy();
   const own = { ...articleWith(text), author: profileWith(text) };
-  const comments = [commentWith(text, profileWith(text)), { ...commentWith(text, profileWith(`${text} other`)), id: 2 }];
+  const comments = [
+    commentWith(text, profileWith(text)),
+    { ...commentWith(text, profileWith(`${text} other`)), id: 2 },
+  ];
   const errors = { [text]: [text], title: [text], username: [text] };
   const home = { page: pageWith(text), number: 3, tags: [text] };
   const profile = { profile: profileWith(text), page: pageWith(text), number: 1 };
@@ -71,11 +77,19 @@ export function everyPage(text: string): Readonly<Record<string, SafeHtml>> {
     "article, signed out": articlePage(signedOut, { article: articleWith(text), comments, showsAllComments: false }),
     "article, of another": articlePage(signedIn, { article: articleWith(text), comments, showsAllComments: true }),
     "article, own": articlePage(signedIn, { article: own, comments, showsAllComments: false }),
-    "article, refused comment": articlePage(signedIn, { article: own, comments, showsAllComments: false, refused: { body: text, errors } }),
+    "article, refused comment": articlePage(signedIn, {
+      article: own,
+      comments,
+      showsAllComments: false,
+      refused: { body: text, errors },
+    }),
     "profile, own": profilePage(signedIn, { ...profile, shows: "articles" }),
     "profile, of another": profilePage(visitBy(accountWith("viewer")), { ...profile, shows: "favorites" }),
     "profile, empty": profilePage(signedOut, { ...profile, page: none, shows: "favorites" }),
-    "sign in": loginPage(signedOut, `/?next=${encodeURIComponent(text.toWellFormed())}`, { values: { email: text }, errors }),
+    "sign in": loginPage(signedOut, `/?next=${encodeURIComponent(text.toWellFormed())}`, {
+      values: { email: text },
+      errors,
+    }),
     "sign up": registerPage(signedOut, "/", { values: { username: text, email: text }, errors }),
     settings: settingsPage(signedIn, { values: viewer, errors }),
     editor: editorPage(signedIn, { values: articleWith(text), slug: text, errors }),

@@ -1,0 +1,67 @@
+/** A visitor without a browser: forms and cookies over HTTP, redirects left to be looked at. */
+import { attributeOf, elementsOf } from "./inspect.ts";
+
+export interface PageAnswer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly html: string;
+  /** Where a redirect leads. */
+  readonly location: string | null;
+}
+
+export interface Visitor {
+  get(path: string): Promise<PageAnswer>;
+  /** Sends a form with the token of this session's pages. */
+  post(path: string, fields?: FormFields, headers?: Readonly<Record<string, string>>): Promise<PageAnswer>;
+  /** The cookie it holds; empty without one. */
+  readonly cookie: string;
+}
+
+export type FormFields = Readonly<Record<string, string>> | readonly (readonly [string, string])[];
+
+export function visitor(url: string): Visitor {
+  let cookie = "";
+  const send = async (path: string, init: RequestInit): Promise<PageAnswer> => {
+    const headers = { ...(cookie === "" ? {} : { cookie }), ...(init.headers as Record<string, string>) };
+    const response = await fetch(url + path, { ...init, headers, redirect: "manual" });
+    for (const line of response.headers.getSetCookie()) {
+      const [pair = ""] = line.split(";");
+      cookie = /max-age=0/i.test(line) || pair.endsWith("=") ? "" : pair;
+    }
+    return {
+      status: response.status,
+      headers: response.headers,
+      html: await response.text(),
+      location: response.headers.get("location"),
+    };
+  };
+  const token = async () => {
+    const { html } = await send("/login", {}).then((answer) => (answer.status === 303 ? send("/editor", {}) : answer));
+    const field = elementsOf(html).find((element) => attributeOf(element, "name") === "_csrf");
+    return (field && attributeOf(field, "value")) ?? "";
+  };
+  return {
+    get: (path) => send(path, {}),
+    async post(path, fields = {}, headers = {}) {
+      const pairs = Array.isArray(fields) ? (fields as readonly (readonly [string, string])[]) : Object.entries(fields);
+      const body = new URLSearchParams(pairs.map(([name, value]): [string, string] => [name, value]));
+      if (!body.has("_csrf")) body.set("_csrf", await token());
+      return send(path, { method: "POST", body, headers });
+    },
+    get cookie() {
+      return cookie;
+    },
+  };
+}
+
+/** A visitor who signed up under that name. */
+export async function signUp(url: string, username: string): Promise<Visitor> {
+  const person = visitor(url);
+  const answer = await person.post("/register", {
+    username,
+    email: `${username}@example.com`,
+    password: "correct horse",
+  });
+  if (answer.status !== 303) throw new Error(`${username} could not sign up: ${answer.status}\n${answer.html}`);
+  return person;
+}
