@@ -54,9 +54,7 @@ try {
 
 async function main(): Promise<void> {
   const environment = { DATABASE_URL: addressOf(database.connection), RUNGS_DIR: folder, NODE_ENV: "production" };
-  print(
-    `Node ${process.version}, ${cpus().length} x ${cpus()[0]?.model ?? "unknown"}`,
-  );
+  print(`Node ${process.version}, ${cpus().length} x ${cpus()[0]?.model ?? "unknown"}`);
   print(`seeding ${values.people} people ...`);
   execFileSync(process.execPath, [file("../examples/conduit/src/seed/main.ts"), "--people", values.people], {
     env: { ...process.env, ...environment },

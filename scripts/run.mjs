@@ -6,6 +6,7 @@
  * is killed, the program learns of it through the closed channel and stops by itself.
  */
 import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { ensureInstalled, nodeBinary, root } from "./install.mjs";
 
@@ -22,11 +23,21 @@ const child = spawn(nodeBinary(), [resolve(root, program), ...args], {
 // Both the terminal and a supervisor may signal the whole group; a second signal to the program would cut its stop short.
 process.on("SIGINT", () => {});
 for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
-const parent = process.ppid;
+const before = ancestors();
 const watch = setInterval(() => {
-  if (process.ppid !== parent) child.kill("SIGTERM");
+  if (ancestors() !== before) child.kill("SIGTERM");
 }, 1_000);
 watch.unref();
+
+/** Parent and grandparent: npm may run this through a shell that outlives it. */
+function ancestors() {
+  const parent = process.ppid;
+  try {
+    return `${parent} ${readFileSync(`/proc/${parent}/stat`, "utf8").split(") ").pop()?.split(" ")[1]}`;
+  } catch {
+    return String(parent);
+  }
+}
 
 child.on("error", (error) => {
   process.stderr.write(`${nodeBinary()} could not be started: ${error.message}\n`);

@@ -60,7 +60,7 @@ export function createWebServer(options: WebServerOptions): WebServer {
     trustProxy: trusted.length > 0 ? [...trusted] : false,
     return503OnClosing: false,
     forceCloseConnections: "idle",
-    routerOptions: { maxParamLength: 500, ignoreTrailingSlash: true },
+    routerOptions: { maxParamLength: 1_000, ignoreTrailingSlash: true },
     genReqId: (request) => requestId(request.headers["x-request-id"], trusted.length > 0),
     frameworkErrors: (error, request, reply) => {
       setBaseHeaders(request, reply, health);
