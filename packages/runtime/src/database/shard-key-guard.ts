@@ -3,7 +3,7 @@
  *
  * Rule: in a query for one key, each sharded table must be tied to its shard key, by comparing the key column with a
  * value (`=` or `in`), or by an equality with a column that is itself tied, in the same query or in one around it.
- * Inserts must give the key column. Home tables are reached through `db.home` only, sharded ones never through it.
+ * Inserts must give the key column, updates must leave it alone. Home tables are reached through `db.home` only, sharded ones never through it.
  *
  * The check reads Kysely's syntax tree, so it sees what will run. Raw SQL is judged by its words: a fragment that
  * names a sharded table must name that table's key column too. Runs in development and tests, not in production.
@@ -156,8 +156,9 @@ class Guard {
     }
     if (this.scope === "home")
       throw misplaced(table, `is sharded by "${declaration.shardBy}": use db.for(${declaration.shardBy})`);
-    if (this.scope === "everywhere") return;
     const key = declaration.shardBy;
+    if (query.kind === "UpdateQueryNode" && updatesColumn(query, key)) throw movedRow(table, key);
+    if (this.scope === "everywhere") return;
     const isInsertTarget = query.kind === "InsertQueryNode" && identifierOf(query["into"]) === table;
     if (isInsertTarget ? insertsColumn(query, key) : scope.isTied(`${alias}.${key}`)) return;
     throw isInsertTarget ? missingInInsert(table, key) : missingInQuery(table, alias, key);
@@ -247,6 +248,18 @@ function isValue(operand: unknown): boolean {
 
 function insertsColumn(insert: Node, column: string): boolean {
   return nodes(insert["columns"]).some((node) => nameOf(node["column"]) === column);
+}
+
+function updatesColumn(update: Node, column: string): boolean {
+  return nodes(update["updates"]).some((node) => nameOf(field(node["column"], "column")) === column);
+}
+
+function movedRow(table: string, key: string): ConfigError {
+  return new ConfigError(
+    "SHARD_KEY_MISSING",
+    `Update sets "${key}", the shard key of table "${table}": the row would belong to another shard but stay where it is. ` +
+      "Insert it under the new key and delete it under the old one.",
+  );
 }
 
 function missingInQuery(table: string, alias: string, key: string): ConfigError {

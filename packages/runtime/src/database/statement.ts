@@ -16,7 +16,7 @@ import {
 import { ConfigError } from "../kernel/errors.ts";
 
 /** Parameters of a statement: values by name. Lists go in as one value: `sql<boolean>\`id = any(${p.ids})\``. */
-export type StatementParameters = Readonly<Record<string, unknown>>;
+export type StatementParameters = object;
 
 /** A compiled query that takes parameters `P` and gives rows `R`. Made by {@link statements}. */
 export interface Statement<P extends StatementParameters, R> {
@@ -62,7 +62,8 @@ export function statements<T>() {
       return {
         name,
         compiled,
-        bind: (parameters) => slots.map((slot) => (typeof slot === "string" ? parameters[slot] : slot.constant)),
+        bind: (parameters) =>
+          slots.map((slot) => (typeof slot === "string" ? parameters[slot as keyof P] : slot.constant)),
       };
     };
 }
