@@ -13,7 +13,7 @@ const help = `Usage: npm start -- [flags]
   --shards N        embedded databases (env RUNGS_SHARDS; default 1)
   --cache on|off    the cache tier (env RUNGS_CACHE; default on)
   --no-cache        the same as --cache off
-  --log-level L     debug, info, warn, error or silent (env RUNGS_LOG_LEVEL; default info)
+  --log-level L     debug, info, warn, error or silent (env RUNGS_LOG_LEVEL; default warn)
   --config FILE     settings file (default rungs.config.ts, .mjs, .js or .json, if there)
   --rung N          start from the preset of a rung
   --show-config     print every setting and where it came from, and end
@@ -33,10 +33,9 @@ async function main(): Promise<void> {
   if (commandLine.showConfig) return print(describeTopology(resolved).join("\n"));
   for (const warning of resolved.warnings) process.stderr.write(`${warning}\n`);
   const { topology } = resolved;
-  const log = pino(
-    { level: topology.log.level, redact: ["req.headers.authorization", "req.headers.cookie"] },
-    pino.destination(2),
-  );
+  // A person at a terminal is told what matters by the lines below; the log speaks up from warnings on unless asked.
+  const level = resolved.sources.get("log.level") === "default" ? "warn" : topology.log.level;
+  const log = pino({ level, redact: ["req.headers.authorization", "req.headers.cookie"] }, pino.destination(2));
   const lifecycle = createLifecycle({ log });
   const errors = await runUntilSignal(
     () => {

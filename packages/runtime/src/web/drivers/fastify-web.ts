@@ -6,12 +6,26 @@
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
-import { ConfigError } from "../../kernel/errors.ts";
+import Fastify, {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  LogController,
+} from "fastify";
 import { describeError, type ErrorAnswer } from "../error-answer.ts";
 import { Health, type ReadinessCheck } from "../health.ts";
 import { requestId } from "../request-id.ts";
 import { securityHeaders, strictTransportSecurity } from "../security-headers.ts";
+import {
+  connectionsCheckMs,
+  headersTimeoutMs,
+  isLocalScrape,
+  keepAliveTimeoutMs,
+  listenError,
+  refuseBrokenRequest,
+  stopListening,
+} from "../server-limits.ts";
 import type { WebMetrics } from "../web-metrics.ts";
 import { acceptJsonBodies } from "./json-body.ts";
 
@@ -40,9 +54,6 @@ export interface WebServer {
   close(options?: { readonly graceMs?: number; readonly readinessDelayMs?: number }): Promise<void>;
 }
 
-/** Longer than the 60 s of nginx's upstream keep-alive, so that the balancer and not this process closes idle connections. */
-const keepAliveTimeoutMs = 65_000;
-const headersTimeoutMs = 10_000;
 const slowRequestMs = 1_000;
 
 /** Makes the server; it does not listen yet. */
@@ -52,11 +63,14 @@ export function createWebServer(options: WebServerOptions): WebServer {
   const trusted = options.trustProxy ?? [];
   const fastify = Fastify({
     loggerInstance: options.log,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: "requestId" }),
     bodyLimit: options.bodyLimitBytes,
     requestTimeout: options.requestTimeoutMs,
     keepAliveTimeout: keepAliveTimeoutMs,
-    http: { headersTimeout: Math.min(headersTimeoutMs, options.requestTimeoutMs), connectionsCheckingInterval: 1_000 },
+    http: {
+      headersTimeout: Math.min(headersTimeoutMs, options.requestTimeoutMs),
+      connectionsCheckingInterval: connectionsCheckMs,
+    },
     trustProxy: trusted.length > 0 ? [...trusted] : false,
     return503OnClosing: false,
     forceCloseConnections: "idle",
@@ -71,11 +85,9 @@ export function createWebServer(options: WebServerOptions): WebServer {
 
   function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
     const answer = describeError(error);
-    if (answer.isFault)
-      request.log.error(
-        { err: error, requestId: request.id, method: request.method, route: request.routeOptions?.url },
-        "request failed",
-      );
+    if (answer.isFault) {
+      request.log.error({ err: error, method: request.method, route: request.routeOptions?.url }, "request failed");
+    }
     if (answer.retryAfterSeconds !== undefined) reply.header("retry-after", String(answer.retryAfterSeconds));
     reply.header("cache-control", "no-store").code(answer.status);
     answerError(request, reply, answer);
@@ -90,14 +102,12 @@ export function createWebServer(options: WebServerOptions): WebServer {
   });
   fastify.addHook("onResponse", (request, reply, done) => {
     const route = request.routeOptions.url ?? "(none)";
-    const { method, id } = request;
+    const { method } = request;
     const durationMs = reply.elapsedTime;
     options.metrics.observeRequest({ method, route, status: reply.statusCode, durationMs });
-    if (durationMs > slowRequestMs)
-      request.log.warn(
-        { requestId: id, method, route, status: reply.statusCode, ms: Math.round(durationMs) },
-        "slow request",
-      );
+    const line = { method, route, status: reply.statusCode, ms: Math.round(durationMs) };
+    if (durationMs > slowRequestMs) request.log.warn(line, "slow request");
+    else request.log.debug(line, "request");
     done();
   });
   addOperationalRoutes(fastify, health, options.metrics);
@@ -114,6 +124,7 @@ export function createWebServer(options: WebServerOptions): WebServer {
     async close({ graceMs = 10_000, readinessDelayMs = 0 } = {}) {
       health.isDraining = true;
       if (readinessDelayMs > 0) await sleep(readinessDelayMs);
+      await stopListening(fastify.server);
       const cut = setTimeout(() => fastify.server.closeAllConnections(), graceMs);
       await fastify.close();
       clearTimeout(cut);
@@ -144,45 +155,8 @@ function addOperationalRoutes(fastify: FastifyInstance, health: Health, metrics:
       .send({ status: isReady ? "ready" : "not ready", failing });
   });
   fastify.get("/metrics", async (request, reply) => {
-    if (!isLocalScrape(request)) return reply.callNotFound();
+    if (!isLocalScrape(request.raw)) return reply.callNotFound();
     const { contentType, text } = await metrics.expose();
     return reply.header("cache-control", "no-store").type(contentType).send(text);
   });
-}
-
-/** Metrics tell an attacker much: only this machine may read them, and not through a proxy on it. */
-function isLocalScrape(request: FastifyRequest): boolean {
-  const peer = request.socket.remoteAddress ?? "";
-  const isLoopback = peer === "::1" || /^(::ffff:)?127\./.test(peer);
-  return isLoopback && request.headers["x-forwarded-for"] === undefined && request.headers.forwarded === undefined;
-}
-
-/** Answers what Node's parser refused; there is no request object for it. */
-function refuseBrokenRequest(error: NodeJS.ErrnoException, socket: import("node:net").Socket): void {
-  if (error.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
-  const status =
-    error.code === "HPE_HEADER_OVERFLOW"
-      ? "431 Request Header Fields Too Large"
-      : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
-        ? "408 Request Timeout"
-        : "400 Bad Request";
-  const { errors } = describeError({ statusCode: Number(status.slice(0, 3)) });
-  const body = JSON.stringify({ errors });
-  const headers = Object.entries(securityHeaders).map(([name, value]) => `${name}: ${value}\r\n`);
-  socket.end(
-    `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n${headers.join("")}\r\n${body}`,
-  );
-}
-
-function listenError(error: unknown, options: WebServerOptions): unknown {
-  const code = (error as NodeJS.ErrnoException).code;
-  if (code !== "EADDRINUSE" && code !== "EACCES") return error;
-  const reason = code === "EADDRINUSE" ? "is in use by another program" : "may not be opened by this user";
-  return new ConfigError(
-    "CONFIG_INVALID",
-    `Port ${options.port} on ${options.host} ${reason}. Choose another with PORT=<number>, for example PORT=${options.port + 1}.`,
-    {
-      cause: error,
-    },
-  );
 }
