@@ -27,6 +27,7 @@ export async function createCluster(home: EmbeddedHome, majorVersion: string, su
     () => true,
     () => false,
   );
+  if (!isMine) await rm(staging, { recursive: true, force: true });
   await removeLeftovers(home);
   return isMine;
 }

@@ -12,7 +12,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { chmod, chown, mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, chown, lstat, mkdir, open, readFile, rm, rmdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -78,8 +78,7 @@ const socketFolderBytesMax = 107 - "/.s.PGSQL.5432".length;
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const home = await prepareEmbeddedHome(options.directory);
   const isCreated = await createCluster(home, majorVersion, superuser);
-  const socketFolder = await prepareSocketFolder(home);
-  const server = new EmbeddedServer(home, socketFolder, await readPassword(home), options);
+  const server = new EmbeddedServer(home, socketFolderOf(home), await readPassword(home), options);
   await server.start(isCreated);
   return server;
 }
@@ -147,7 +146,8 @@ class EmbeddedServer implements EmbeddedPostgres {
     if (pid !== undefined) await stopProcess(pid, this.child, this.clock);
     await this.lock?.end().catch(() => {});
     await rm(join(this.directory, "holder.json"), { force: true });
-    await rm(this.socketFolder, { recursive: true, force: true });
+    // Only while it is empty: the next app may have started its server already.
+    await rmdir(this.socketFolder).catch(() => {});
   }
 
   /** Gets a server that answers and whose lock is ours, starting one when there is none; gives whether it was started. */
@@ -231,6 +231,7 @@ class EmbeddedServer implements EmbeddedPostgres {
 
   /** Gives whether the server came up; false when it ended, be it because another starter was first. */
   private async spawnServer(): Promise<boolean> {
+    await makeSocketFolder(this.socketFolder, this.home);
     const logFile = await open(join(this.directory, "postgres.log"), "a", 0o600);
     const settings = { ...serverSettings, unix_socket_directories: this.socketFolder, ...this.options.settings };
     const flags = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
@@ -331,16 +332,26 @@ const serverSettings: Readonly<Record<string, string>> = {
   log_timezone: "UTC",
 };
 
-async function prepareSocketFolder(home: EmbeddedHome): Promise<string> {
+function socketFolderOf(home: EmbeddedHome): string {
   const inside = join(home.directory, "socket");
-  const fits = Buffer.byteLength(inside) <= socketFolderBytesMax;
-  const folder = fits
-    ? inside
-    : join(tmpdir(), `rungs-${createHash("sha256").update(home.directory).digest("hex").slice(0, 16)}`);
+  if (Buffer.byteLength(inside) <= socketFolderBytesMax) return inside;
+  return join(tmpdir(), `rungs-${createHash("sha256").update(home.directory).digest("hex").slice(0, 16)}`);
+}
+
+/** Made anew for each start of the server: an app that has just stopped may have removed it. */
+async function makeSocketFolder(folder: string, { user }: EmbeddedHome): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
+  const found = await lstat(folder);
+  // In a shared temporary folder somebody else may have put something under this name.
+  const isOurs = found.isDirectory() && [process.getuid?.(), user?.uid].includes(found.uid);
+  if (!isOurs) {
+    throw new ConfigError(
+      "DATA_DIRECTORY_INVALID",
+      `${folder}, where the database's socket belongs, is somebody else's. Remove it.`,
+    );
+  }
   await chmod(folder, 0o700);
-  if (home.user !== undefined) await chown(folder, home.user.uid, home.user.gid);
-  return folder;
+  if (user !== undefined) await chown(folder, user.uid, user.gid);
 }
 
 /** A stale pid file may name a process that has nothing to do with us. */
