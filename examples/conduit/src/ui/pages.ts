@@ -35,6 +35,7 @@ export const uiPages: FastifyPluginAsync<UiOptions> = async (pages: FastifyInsta
       "x-content-type-options": "nosniff",
       "x-frame-options": "DENY",
       "referrer-policy": "same-origin",
+      "cross-origin-opener-policy": "same-origin",
     });
   });
   pages.setErrorHandler((error, request, reply) => answerError(error, request, reply, options));

@@ -4,7 +4,6 @@ import type { FastifyInstance } from "fastify";
 const headers = {
   "access-control-allow-origin": "*",
   "access-control-expose-headers": "x-request-id, retry-after",
-  "cross-origin-resource-policy": "cross-origin",
 };
 const preflight = {
   "access-control-allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
