@@ -85,7 +85,8 @@ export function rawUseOf(text: string, table: string, key: string | undefined): 
   const name = escape(table);
   const list = String.raw`(?:[\w.]+(?:\s+(?:as\s+)?\w+)?\s*,\s*)*`;
   const place = String.raw`\b(?:from\s+${list}|join\s+|into\s+|update\s+|using\s+${list})(?:only\s+|lateral\s+)?(?:\w+\.)?`;
-  if (!new RegExp(String.raw`${place}${name}\b(?!\s*[.]|\s*\((?!.*\b(?:values|select)\b))`, "is").test(text)) return "none";
+  if (!new RegExp(String.raw`${place}${name}\b(?!\s*[.]|\s*\((?!.*\b(?:values|select)\b))`, "is").test(text))
+    return "none";
   if (key === undefined) return "keyed";
   const word = escape(key);
   for (const [, assignments = ""] of text.matchAll(/\bset\b((?:(?!\bwhere\b|\bfrom\b|\breturning\b).)*)/gis)) {

@@ -63,7 +63,9 @@ export function movedRow(table: string, key: string): ConfigError {
 
 /** A merge that reaches rows no source row was matched with. */
 export function mergedBySource(table: string): ConfigError {
-  return refusal(`Merge into the sharded table "${table}" by source would reach the rows of every key. Use db.for(...).deleteFrom.`);
+  return refusal(
+    `Merge into the sharded table "${table}" by source would reach the rows of every key. Use db.for(...).deleteFrom.`,
+  );
 }
 
 function refusal(message: string): ConfigError {

@@ -94,7 +94,10 @@ export class Scope {
 
   /** Whether an equality or value speaks of the source, so that a row of nulls in its place would be dropped. */
   speaksOf(alias: string): boolean {
-    return [...this.parents].flat().concat([...this.ties.keys()]).some((column) => column.startsWith(`${alias}.`));
+    return [...this.parents]
+      .flat()
+      .concat([...this.ties.keys()])
+      .some((column) => column.startsWith(`${alias}.`));
   }
 
   /** Whether the column is set equal to one of another source. */
