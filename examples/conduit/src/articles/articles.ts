@@ -8,7 +8,6 @@ import type {
   ArticleChange,
   ArticleFilter,
   ArticlePage,
-  ArticlePreview,
   Articles,
   NewArticle,
   PageRequest,
@@ -16,6 +15,18 @@ import type {
 import { ProblemError } from "../domain/problem.ts";
 import { comparable, inputs, parse } from "../domain/validation.ts";
 import type { Tables } from "../schema.ts";
+import {
+  type ArticleLookup,
+  type ArticleRow,
+  anonymousFlags,
+  articleOf,
+  articleReads,
+  articleTag,
+  cacheTimes,
+  listsTag,
+  type PreviewRow,
+  previewOf,
+} from "./article-reads.ts";
 import {
   addFavorite,
   articleById,
@@ -25,7 +36,6 @@ import {
   listStatements,
   removeFavorite,
   topTags,
-  viewerFlags,
 } from "./article-statements.ts";
 import { slugBase, slugCandidates } from "./slug.ts";
 
@@ -38,44 +48,10 @@ export interface ArticlesOptions {
   readonly random: Random;
 }
 
-/** How long shared pages are kept. Commits invalidate them, so this only bounds memory held by cold ones. */
-const cacheTimes = { ttlMs: 30_000, staleMs: 30_000 };
 const tagsMax = 100;
 
-/** Cache tag of every page that shows the article. */
-const articleTag = (articleId: string) => `article:${articleId}`;
-/** Cache tag of every page whose membership or order a new, changed or deleted article may alter. */
-const listsTag = "articles";
 /** Cache tag of lists of what one user likes. */
 const favoritesTag = (userId: string) => `favorites:${userId}`;
-
-/** Columns of an article's preview, as every article query selects them. */
-export interface PreviewRow {
-  author_id: string;
-  article_id: string;
-  slug: string;
-  title: string;
-  description: string;
-  tag_list: string[];
-  favorites_count: number;
-  created_at: Date;
-  updated_at: Date;
-  username: string;
-  bio: string;
-  image: string;
-}
-
-interface ArticleRow extends PreviewRow {
-  body: string;
-}
-
-/** What the viewer thinks of an article and its author. */
-interface Flags {
-  readonly favorited: boolean;
-  readonly following: boolean;
-}
-
-const anonymousFlags: Flags = { favorited: false, following: false };
 
 export function createArticles(options: ArticlesOptions): Articles & ArticleLookup {
   const { db, cache, slugs, usernames, clock, random } = options;
@@ -334,55 +310,12 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
   }
 }
 
-/** How other parts of Conduit find an article: `use` reads it on its shard. Raises a 404 problem when it is not there. */
-export interface ArticleLookup {
-  locate<R>(slug: string, use: (reference: DirectoryReference) => Promise<R | undefined>): Promise<R>;
-}
-
 const newestFirst = {
   orderBy: [
     ["created_at", "desc"],
     ["article_id", "desc"],
   ],
 } as const;
-
-/** Reading articles: by slug through the cache, and a viewer's flags on them. */
-function articleReads({ db, cache, slugs }: ArticlesOptions) {
-  async function locate<R>(slug: string, use: (reference: DirectoryReference) => Promise<R | undefined>): Promise<R> {
-    const found = await slugs.follow(slug, use);
-    if (found === undefined) throw new ProblemError(404, { article: ["not found"] });
-    return found;
-  }
-
-  /** The part of an article that all readers share. */
-  async function read(slug: string): Promise<ArticleRow> {
-    const row = await cache.read(`article:${slug}`, { ...cacheTimes, tags: [listsTag] }, (load) =>
-      slugs.follow(slug, async ({ key: authorId, id: articleId }) => {
-        load.tag(articleTag(articleId));
-        load.tag(userTag(authorId));
-        const [found] = await db.for(authorId).run(articleById, { authorId, articleId });
-        return found;
-      }),
-    );
-    if (row === undefined) throw new ProblemError(404, { article: ["not found"] });
-    return row;
-  }
-
-  async function flagsOf(rows: readonly PreviewRow[], viewerId: string | undefined): Promise<Map<string, Flags>> {
-    const flags = new Map<string, Flags>();
-    if (viewerId === undefined || rows.length === 0) return flags;
-    const articleIds = rows.map((row) => row.article_id);
-    const found = await db.byKey(
-      rows.map((row) => row.author_id),
-      (shard, authorIds) => shard.run(viewerFlags, { authorIds, articleIds, viewerId }),
-    );
-    for (const row of found)
-      flags.set(row.article_id, { favorited: row.favorited === true, following: row.following === true });
-    return flags;
-  }
-
-  return { locate, read, flagsOf };
-}
 
 async function writeTags(
   tx: ShardTransaction<Tables>,
@@ -394,24 +327,6 @@ async function writeTags(
     .insertInto("article_tags")
     .values(tags.map((tag) => ({ author_id: reference.key, article_id: reference.id, tag })))
     .execute();
-}
-
-function previewOf(row: PreviewRow, flags: Flags): ArticlePreview {
-  return {
-    slug: row.slug,
-    title: row.title,
-    description: row.description,
-    tagList: row.tag_list,
-    createdAt: row.created_at.toISOString(),
-    updatedAt: row.updated_at.toISOString(),
-    favorited: flags.favorited,
-    favoritesCount: row.favorites_count,
-    author: { username: row.username, bio: row.bio, image: row.image, following: flags.following },
-  };
-}
-
-function articleOf(row: ArticleRow, flags: Flags): Article {
-  return { ...previewOf(row, flags), body: row.body };
 }
 
 function total(counts: readonly { readonly articles: number }[]): number {

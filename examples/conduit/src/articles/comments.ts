@@ -7,8 +7,8 @@ import type { Comment, Comments } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
 import { inputs, parse } from "../domain/validation.ts";
 import type { Tables } from "../schema.ts";
+import type { ArticleLookup } from "./article-reads.ts";
 import { articleExists } from "./article-statements.ts";
-import type { ArticleLookup } from "./articles.ts";
 import { addComment, commenterOf, commentsOfArticle, removeComment } from "./comment-statements.ts";
 
 /** Comments shown of one article; the newest are kept when there are more. */
