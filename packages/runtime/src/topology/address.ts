@@ -50,6 +50,8 @@ export function redactAddress(text: string): string {
   return `${url.protocol}//${url.host}${url.pathname}${url.search === "" ? "" : "?..."}`;
 }
 
+/** libpq takes `postgres://user@/name?host=/socket/folder`, whose empty host behind a user no URL parser takes. */
 function parse(text: string): URL | undefined {
-  return URL.canParse(text) ? new URL(text) : undefined;
+  const whole = text.replace(/^(\w+:\/\/[^/?#]*@)\//, "$1localhost/");
+  return URL.canParse(whole) ? new URL(whole) : undefined;
 }

@@ -425,3 +425,20 @@ describe("describeTopology", () => {
     expect(new Set(words.map(([path]) => path)).size).toBe(lines.length);
   });
 });
+
+describe("a database address on a socket", () => {
+  it.each(["postgres:///app?host=/run/postgresql", "postgres://me@/app?host=/run/postgresql"])(
+    "is taken as libpq writes it: %s",
+    (url) => {
+      const { topology } = resolveTopology({ environment: { DATABASE_URL: url } });
+      expect(topology.database.shards).toHaveLength(1);
+    },
+  );
+
+  it("still needs a host somewhere, and hides a password", () => {
+    expect(() => resolveTopology({ environment: { DATABASE_URL: "postgres:///app" } })).toThrow(/with a host/);
+    const file = { name: "f", content: { database: { shards: [{ leader: "postgres://me:s3cret@/app?host=/run" }] } } };
+    expect(() => resolveTopology({ file })).toThrow(/holds a password/);
+    expect(() => resolveTopology({ file })).not.toThrow(/s3cret/);
+  });
+});
