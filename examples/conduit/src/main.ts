@@ -1,9 +1,10 @@
 /** Starts Conduit: `npm start`, with `--help` for the flags. */
 import { pino } from "pino";
-import { createLifecycle, RungsError, runUntilSignal } from "rungs";
+import { createLifecycle, runUntilSignal } from "rungs";
 import { startApp } from "rungs/app";
 import { describeTopology, loadConfigFile, parseCommandLine, resolveTopology, rungOf } from "rungs/topology";
 import conduit from "./app.ts";
+import { runCommand } from "./command.ts";
 
 const help = `Usage: npm start -- [flags]
 
@@ -61,14 +62,4 @@ function print(text: string): void {
   process.stdout.write(`${text}\n`);
 }
 
-try {
-  await main();
-} catch (error) {
-  // A user's mistake gets its message; only what we did not foresee shows where it happened.
-  process.stderr.write(
-    error instanceof RungsError
-      ? `\n${error.message}\n`
-      : `\n${error instanceof Error ? error.stack : String(error)}\n`,
-  );
-  process.exitCode = 1;
-}
+await runCommand(main);

@@ -3,11 +3,12 @@ import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { sql } from "kysely";
 import { pino } from "pino";
-import { ConfigError, createLifecycle, defineService, RungsError } from "rungs";
+import { ConfigError, createLifecycle, defineService } from "rungs";
 import { type OpenDatabases, openDatabases } from "rungs/app";
 import { createPasswords } from "rungs/session";
 import { loadConfigFile, resolveTopology } from "rungs/topology";
 import conduit from "../app.ts";
+import { runCommand } from "../command.ts";
 import type { Tables } from "../schema.ts";
 import { seedMigrations } from "./migrations.ts";
 import { createNetwork, type Network, parseEdges } from "./network.ts";
@@ -145,13 +146,4 @@ function wholeNumber(flag: string, text: string, min: number, max: number): numb
   throw new ConfigError("CONFIG_INVALID", `${flag}: expected a whole number from ${min} to ${max}, found "${text}".`);
 }
 
-try {
-  await main();
-} catch (error) {
-  process.stderr.write(
-    error instanceof RungsError
-      ? `\n${error.message}\n`
-      : `\n${error instanceof Error ? error.stack : String(error)}\n`,
-  );
-  process.exitCode = 1;
-}
+await runCommand(main);
