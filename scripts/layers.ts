@@ -42,7 +42,11 @@ export const rules = [
     from: { path: src },
     to: { path: "^(packages/(?!runtime)|examples|benchmarks|scripts)" },
   },
-  { name: "sources-do-not-import-tests", from: { path: "/src/" }, to: { path: "/test/|^packages/contract/" } },
+  {
+    name: "sources-do-not-import-tests",
+    from: { path: "/src/", pathNot: "^packages/contract/" },
+    to: { path: "/test/|^packages/contract/" },
+  },
 ].map((rule) => ({ ...rule, severity: "error" as const }));
 
 /** Cruises folders of a checkout by the rules; gives a line a violation and how many modules were seen. */

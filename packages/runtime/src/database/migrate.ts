@@ -8,7 +8,7 @@ import { readdir } from "node:fs/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { type Kysely, sql } from "kysely";
 import { type Migration as KyselyMigration, type MigrationResultSet, Migrator, NO_MIGRATIONS } from "kysely/migration";
-import { ConfigError } from "../kernel/errors.ts";
+import { ConfigError, RungsError } from "../kernel/errors.ts";
 
 /** What one migration does to one database, as SQL text or as code. */
 export type MigrationStep =
@@ -76,10 +76,24 @@ export async function migrate(options: MigrateOptions): Promise<string[]> {
   const steps: Record<string, KyselyMigration> = {};
   for (const migration of migrations) {
     const step = migration[target];
-    if (step !== undefined) steps[migration.name] = runnable(step);
+    if (step === undefined) continue;
+    if (steps[migration.name] !== undefined) {
+      throw new ConfigError(
+        "MIGRATION_FAILED",
+        `Service "${service}" has two migrations named "${migration.name}". Rename one.`,
+      );
+    }
+    steps[migration.name] = runnable(step);
   }
   if (Object.keys(steps).length === 0) return [];
   const table = `rungs_migrations_${service}${target === "home" ? "_home" : ""}`;
+  // PostgreSQL cuts longer names off: two services could then share a table.
+  if (Buffer.byteLength(`${table}_lock`) > 63) {
+    throw new ConfigError(
+      "MIGRATION_FAILED",
+      `Service name "${service}" is too long for its migration table. Use at most 36 bytes.`,
+    );
+  }
   const migrator = new Migrator({
     db,
     provider: { getMigrations: async () => steps },
@@ -87,6 +101,8 @@ export async function migrate(options: MigrateOptions): Promise<string[]> {
     migrationLockTableName: `${table}_lock`,
   });
   const outcome = await runMigrator(migrator, to);
+  // A server that does not answer is no fault of the migration.
+  if (outcome.error instanceof RungsError) throw outcome.error;
   if (outcome.error !== undefined) throw failure(options, outcome);
   return (outcome.results ?? []).map((result) => result.migrationName);
 }

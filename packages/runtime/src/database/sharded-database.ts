@@ -12,9 +12,10 @@ import type {
   ShardWindow,
   TransactionOptions,
 } from "./database.ts";
-import { guardShardKey, type QueryScope } from "./shard-key-guard.ts";
-import type { Placement } from "./sharding/placement.ts";
-import { shardOf } from "./sharding/placement.ts";
+import { checkParts, checkWindow, checkWindowRead, mergeRows, watchedWindow } from "./merge-rows.ts";
+import type { QueryScope } from "./shard-key/guard.ts";
+import { QueryCheck } from "./shard-key/query-check.ts";
+import { type Placement, shardOf } from "./sharding/placement.ts";
 import type { Statement, StatementParameters } from "./statement.ts";
 import type { TableRegistry } from "./table-registry.ts";
 
@@ -28,37 +29,56 @@ export interface ShardedDatabaseOptions {
   readonly tables: TableRegistry;
   /** Check each query against the shard-key rule; default true unless NODE_ENV is "production". */
   readonly guard?: boolean;
+  /**
+   * With the guard on, check too that a query names no other key than `db.for(key)` or `db.byKey(keys)` was asked for.
+   * Default false. When on, each `db.for(...)` gives an object of its own; when off, one a shard.
+   */
+  readonly checkKeys?: boolean;
   /** Called with the tags of a committed transaction, before its caller goes on. */
   readonly onInvalidate?: (tags: readonly string[]) => void | Promise<void>;
 }
 
 /** Joins connections, placement and tables to a {@link Database}. */
 export function shardedDatabase<T>(options: ShardedDatabaseOptions): Database<T> {
-  const { shards, placement, tables, guard = process.env["NODE_ENV"] !== "production" } = options;
+  const { shards, placement, tables, onInvalidate, guard = process.env["NODE_ENV"] !== "production" } = options;
+  const checksKeys = guard && (options.checkKeys ?? false);
   const home = options.home ?? shards[0];
-  const open = (connection: ShardConnection, scope: QueryScope) =>
-    new ConnectedShard<T>(connection, {
-      check: guard ? (query) => guardShardKey(query, scope, tables) : undefined,
-      onInvalidate: options.onInvalidate,
-    });
+  const judged = { key: new WeakMap(), everywhere: new WeakMap(), home: new WeakMap() };
+  const open = (connection: ShardConnection, scope: QueryScope, keys?: readonly string[]) => {
+    const check = guard
+      ? new QueryCheck({ scope, tables, judged: judged[scope], ...(keys === undefined ? {} : { keys }) })
+      : undefined;
+    return new ConnectedShard<T>(connection, { check, onInvalidate });
+  };
   const keyed = shards.map((shard) => open(shard, "key"));
   const everyShard = shards.map((shard) => open(shard, "everywhere"));
   const homeShard = open(home, "home");
+  const openKeyed = (shard: number, keys: readonly string[]) =>
+    checksKeys ? open(shards[shard] as ShardConnection, "key", keys) : (keyed[shard] as ConnectedShard<T>);
 
   return {
     shardCount: shards.length,
     home: homeShard,
-    for: (key) => keyed[shardOf(placement, key)] as ConnectedShard<T>,
+    for: (key) => openKeyed(shardOf(placement, key), [key]),
 
     async everywhere<R extends object>(
       query: (shard: Queries<T>, window: ShardWindow) => Promise<readonly R[]>,
       merge: MergeOptions<R> = {},
     ) {
+      checkWindow(merge);
       const { limit = Number.MAX_SAFE_INTEGER, offset = 0 } = merge;
-      const [only] = everyShard;
-      if (everyShard.length === 1 && only !== undefined) return [...(await query(only, { limit, offset }))];
-      const window = { limit: Math.min(offset + limit, Number.MAX_SAFE_INTEGER), offset: 0 };
-      return mergeRows(await Promise.all(everyShard.map((shard) => query(shard, window))), merge);
+      const isSingle = everyShard.length === 1;
+      // A single shard skips the rows before the window itself; several cannot know which of theirs those are.
+      const window = isSingle
+        ? { limit, offset }
+        : { limit: Math.min(offset + limit, Number.MAX_SAFE_INTEGER), offset: 0 };
+      const watched = watchedWindow(window);
+      const parts = await Promise.all(everyShard.map(async (shard) => query(shard, guard ? watched.window : window)));
+      if (guard) {
+        checkWindowRead(watched.isRead(), merge);
+        checkParts(parts, merge, window.limit);
+      }
+      return mergeRows(parts, isSingle ? { limit } : merge);
     },
 
     async byKey<R>(
@@ -72,9 +92,7 @@ export function shardedDatabase<T>(options: ShardedDatabaseOptions): Database<T>
         if (group === undefined) groups.set(shard, [key]);
         else group.push(key);
       }
-      const parts = await Promise.all(
-        [...groups].map(([shard, group]) => query(keyed[shard] as ConnectedShard<T>, group)),
-      );
+      const parts = await Promise.all([...groups].map(async ([shard, group]) => query(openKeyed(shard, group), group)));
       return parts.flat();
     },
 
@@ -86,32 +104,8 @@ export function shardedDatabase<T>(options: ShardedDatabaseOptions): Database<T>
   };
 }
 
-/** Merges ordered parts; stable, so equal rows keep shard order and paging stays the same between requests. */
-export function mergeRows<R extends object>(parts: readonly (readonly R[])[], merge: MergeOptions<R>): R[] {
-  const { orderBy, offset = 0, limit } = merge;
-  const rows = parts.flat();
-  if (orderBy !== undefined && parts.length > 1) {
-    rows.sort((left, right) => {
-      for (const [column, direction] of orderBy) {
-        const order = compareValues(left[column], right[column]);
-        if (order !== 0) return direction === "asc" ? order : -order;
-      }
-      return 0;
-    });
-  }
-  return offset === 0 && limit === undefined
-    ? rows
-    : rows.slice(offset, limit === undefined ? undefined : offset + limit);
-}
-
-function compareValues(left: unknown, right: unknown): number {
-  const a = left instanceof Date ? left.getTime() : (left as string | number);
-  const b = right instanceof Date ? right.getTime() : (right as string | number);
-  return a < b ? -1 : a > b ? 1 : 0;
-}
-
 interface ShardHooks {
-  readonly check: ((query: Parameters<typeof guardShardKey>[0]) => void) | undefined;
+  readonly check: QueryCheck | undefined;
   readonly onInvalidate: ((tags: readonly string[]) => void | Promise<void>) | undefined;
 }
 
@@ -148,7 +142,6 @@ abstract class KyselyQueries<T> {
 class ConnectedShard<T> extends KyselyQueries<T> implements Shard<T> {
   private readonly connection: ShardConnection;
   private readonly hooks: ShardHooks;
-  private readonly checked = new WeakSet<object>();
 
   constructor(connection: ShardConnection, hooks: ShardHooks) {
     const db = connection.kysely as Kysely<T>;
@@ -162,7 +155,7 @@ class ConnectedShard<T> extends KyselyQueries<T> implements Shard<T> {
     parameters: P,
     effects?: { readonly invalidate?: readonly string[] },
   ): Promise<R[]> {
-    this.checkOnce(statement);
+    this.hooks.check?.statement(statement, parameters);
     const { sql } = statement.compiled;
     const query = () => this.connection.query<R>(statement.name, sql, statement.bind(parameters));
     return effects?.invalidate === undefined ? query() : this.withEffects(query, effects.invalidate);
@@ -172,7 +165,7 @@ class ConnectedShard<T> extends KyselyQueries<T> implements Shard<T> {
     const tags: string[] = [];
     const begin = this.db.transaction();
     const run = (kysely: Transaction<T>) =>
-      work(new ConnectedTransaction<T>(kysely, this.connection, tags, (statement) => this.checkOnce(statement)));
+      work(new ConnectedTransaction<T>(kysely, this.connection, tags, this.hooks.check));
     return this.withEffects(
       () => (options.isolation === undefined ? begin : begin.setIsolationLevel(options.isolation)).execute(run),
       tags,
@@ -185,18 +178,17 @@ class ConnectedShard<T> extends KyselyQueries<T> implements Shard<T> {
     try {
       result = await write();
     } catch (error) {
-      if (error instanceof UnavailableError && !error.canRetry && tags.length > 0)
-        await this.hooks.onInvalidate?.(tags);
+      if (error instanceof UnavailableError && !error.canRetry && tags.length > 0) {
+        try {
+          await this.hooks.onInvalidate?.(tags);
+        } catch {
+          // The write's own error is the one that matters to the caller.
+        }
+      }
       throw error;
     }
     if (tags.length > 0) await this.hooks.onInvalidate?.(tags);
     return result;
-  }
-
-  private checkOnce(statement: Statement<never, unknown>): void {
-    if (this.hooks.check === undefined || this.checked.has(statement)) return;
-    this.hooks.check(statement.compiled.query);
-    this.checked.add(statement);
   }
 }
 
@@ -204,14 +196,9 @@ class ConnectedTransaction<T> extends KyselyQueries<T> implements ShardTransacti
   readonly kysely: Transaction<T>;
   private readonly connection: ShardConnection;
   private readonly tags: string[];
-  private readonly check: (statement: Statement<never, unknown>) => void;
+  private readonly check: QueryCheck | undefined;
 
-  constructor(
-    kysely: Transaction<T>,
-    connection: ShardConnection,
-    tags: string[],
-    check: (statement: Statement<never, unknown>) => void,
-  ) {
+  constructor(kysely: Transaction<T>, connection: ShardConnection, tags: string[], check: QueryCheck | undefined) {
     super(kysely);
     this.kysely = kysely;
     this.connection = connection;
@@ -220,7 +207,7 @@ class ConnectedTransaction<T> extends KyselyQueries<T> implements ShardTransacti
   }
 
   async run<P extends StatementParameters, R>(statement: Statement<P, R>, parameters: P): Promise<R[]> {
-    this.check(statement);
+    this.check?.statement(statement, parameters);
     const query = this.connection.named(statement.compiled, statement.name, statement.bind(parameters));
     return (await this.kysely.withoutPlugins().executeQuery(query)).rows;
   }
@@ -230,10 +217,10 @@ class ConnectedTransaction<T> extends KyselyQueries<T> implements ShardTransacti
   }
 }
 
-function guardPlugin(check: NonNullable<ShardHooks["check"]>): KyselyPlugin {
+function guardPlugin(check: QueryCheck): KyselyPlugin {
   return {
     transformQuery({ node }) {
-      check(node);
+      check.query(node);
       return node;
     },
     transformResult: async ({ result }) => result,

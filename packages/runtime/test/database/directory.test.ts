@@ -17,7 +17,7 @@ import {
   shardedDatabase,
   tableRegistry,
 } from "../../src/database/index.ts";
-import { openShards, startTestPostgres, type TestPostgres } from "./support.ts";
+import { openShards, startTestPostgres, type TestPostgres, testSeed } from "./support.ts";
 
 interface Tables {
   bearers: { owner_id: string; name: string };
@@ -141,6 +141,43 @@ describe("the directory", () => {
     expect(await find(here)).toBe(second.id);
   });
 
+  it("does not rob a holder who confirms between a look and the taking", async () => {
+    space++;
+    const [holder, thief] = [referenceAt(next++), referenceAt(next++)];
+    const names = open();
+    await names.reserve("ann", holder, bears("ann"));
+    await wait(reservationMs + 20);
+    const robbery = open().reserve("ann", thief, async (other) => {
+      const isAlive = await bears("ann")(other);
+      await writeRow(holder, "ann");
+      await names.confirm("ann", holder);
+      return isAlive;
+    });
+    await expect(robbery).rejects.toMatchObject({ code: "NAME_TAKEN" });
+    expect(await open().follow("ann", async (reference) => reference)).toEqual(holder);
+  });
+
+  it("trusts a hint for half the reservation at most, and one to a name not confirmed never", async () => {
+    space++;
+    const [first, second] = [referenceAt(next++), referenceAt(next++)];
+    let nowMs = 0;
+    const clock = { now: () => nowMs, monotonic: () => nowMs };
+    const names = directory({ home: db.home as never, space: `space ${space}`, reservationMs: 1_000, clock });
+    const moveTo = (reference: DirectoryReference, isConfirmed: boolean) =>
+      sql`update rungs_directory set key = ${reference.key}, id = ${reference.id}, is_confirmed = ${isConfirmed}
+        where space = ${`space ${space}`}`.execute(db.home);
+    const find = () => names.follow("ann", async (reference) => reference);
+    await names.reserve("ann", first, async () => false);
+    expect(await find()).toEqual(first);
+    await moveTo(second, true);
+    expect(await find()).toEqual(second);
+    await moveTo(first, true);
+    nowMs = 499;
+    expect(await find()).toEqual(second);
+    nowMs = 500;
+    expect(await find()).toEqual(first);
+  });
+
   const history = fc.array(
     fc.record({
       name: fc.constantFrom("ann", "bob"),
@@ -188,5 +225,179 @@ describe("the directory", () => {
       { numRuns: 40, endOnFailure: true },
     );
     expect(failed).toBe(true);
+  });
+
+  /** How one caller of a simulated run behaves. */
+  interface Plan {
+    readonly name: string;
+    /** Dies after this many of its steps; none: lives. */
+    readonly diesAfter: number;
+    /** Whether it takes every reservation for run out: the clock at its most hostile, without waiting. */
+    readonly isImpatient: boolean;
+    /** Gives the name up again once it has it. */
+    readonly releases: boolean;
+  }
+
+  const plan = fc.record<Plan>({
+    // Mostly one name: two callers who want different ones have nothing to fight over.
+    name: fc.constantFrom("ann", "ann", "ann", "bob"),
+    diesAfter: fc.constantFrom(99, 99, 1, 2, 3, 4, 5),
+    isImpatient: fc.boolean(),
+    releases: fc.boolean(),
+  });
+  const run = fc.record({
+    plans: fc.array(plan, { minLength: 2, maxLength: 3 }),
+    schedule: fc.array(fc.nat(3), { minLength: 24, maxLength: 24 }),
+  });
+
+  /** Found by this simulation, twice: a hint to the pending holder was kept after a thief took and confirmed the name. */
+  const hintToLoser = {
+    plans: [
+      { name: "bob", diesAfter: 99, isImpatient: true, releases: false },
+      { name: "bob", diesAfter: 3, isImpatient: false, releases: false },
+    ],
+    schedule: [1, 0, 0, 1, ...new Array<number>(20).fill(0)],
+  };
+
+  /** Found by this simulation: a thief looked before the holder's row was there, and took the name after its confirmation. */
+  const robbedAtConfirmation = {
+    plans: [
+      { name: "bob", diesAfter: 99, isImpatient: true, releases: false },
+      { name: "bob", diesAfter: 99, isImpatient: false, releases: false },
+    ],
+    schedule: [1, 0, 0, 1, ...new Array<number>(20).fill(0)],
+  };
+
+  class Died extends Error {}
+
+  /** Runs the callers one step at a time in the order of `schedule`, checking the invariants after each step. */
+  async function simulate(
+    { plans, schedule }: typeof run extends fc.Arbitrary<infer R> ? R : never,
+    flaw: (names: Directory) => Directory = (names) => names,
+  ) {
+    space++;
+    const name = `space ${space}`;
+    const acknowledged = new Map<DirectoryReference, string>();
+    const readers = [
+      directory({ home: db.home as never, space: name }),
+      directory({ home: db.home as never, space: name }),
+    ];
+    const callers = plans.map((each) => {
+      const reference = referenceAt(next++);
+      let go: (() => void) | undefined;
+      let steps = 0;
+      let arrived = () => {};
+      const gate = async () => {
+        if (steps++ === each.diesAfter) throw new Died();
+        const opened = new Promise<void>((resolve) => {
+          go = resolve;
+        });
+        arrived();
+        await opened;
+      };
+      const names = flaw(
+        directory({ home: db.home as never, space: name, reservationMs: each.isImpatient ? 0 : 3_600_000 }),
+      );
+      const live = async () => {
+        await gate();
+        try {
+          await names.reserve(each.name, reference, async (holder) => {
+            await gate();
+            const isAlive = await bears(each.name)(holder);
+            await gate();
+            return isAlive;
+          });
+          await gate();
+          await writeRow(reference, each.name);
+          await gate();
+          await names.confirm(each.name, reference);
+        } catch (error) {
+          if ((error as { code?: string }).code !== "NAME_TAKEN") throw error;
+          await gate();
+          await db.for(reference.key).deleteFrom("bearers").where("owner_id", "=", reference.key).execute();
+          return;
+        }
+        acknowledged.set(reference, each.name);
+        if (!each.releases) return;
+        await gate();
+        acknowledged.delete(reference);
+        await db.for(reference.key).deleteFrom("bearers").where("owner_id", "=", reference.key).execute();
+        await gate();
+        await names.release(each.name, reference);
+      };
+      let isDone = false;
+      const atGate = () =>
+        new Promise<void>((resolve) => {
+          arrived = resolve;
+        });
+      let reached = atGate();
+      const life = live()
+        .catch((error: unknown) => {
+          if (!(error instanceof Died)) throw error;
+        })
+        .finally(() => {
+          isDone = true;
+        });
+      return {
+        isDone: () => isDone,
+        async start() {
+          await Promise.race([reached, life]);
+        },
+        async step() {
+          reached = atGate();
+          go?.();
+          await Promise.race([reached, life]);
+        },
+      };
+    });
+    for (const caller of callers) await caller.start();
+    for (let turn = 0; ; turn++) {
+      const waiting = callers.filter((caller) => !caller.isDone());
+      if (waiting.length === 0) break;
+      expect(turn).toBeLessThan(100);
+      await waiting[(schedule[turn % schedule.length] ?? 0) % waiting.length]?.step();
+      await checkNames(acknowledged, readers);
+    }
+  }
+
+  /** One owner a name, and every reader, whatever it remembers, is led to that owner's row and to no row of another name. */
+  async function checkNames(acknowledged: ReadonlyMap<DirectoryReference, string>, readers: readonly Directory[]) {
+    for (const name of ["ann", "bob"]) {
+      const owners = [...acknowledged].filter(([, owned]) => owned === name).map(([reference]) => reference);
+      expect(owners.length).toBeLessThanOrEqual(1);
+      const [reader = readers[0], other] = readers;
+      for (const each of [reader, other]) {
+        const found = await each?.follow(name, async (reference) =>
+          (await bearerOf(reference)) === name ? reference : undefined,
+        );
+        if (owners[0] !== undefined) expect(found).toEqual(owners[0]);
+        if (found !== undefined) expect(await bearerOf(found)).toBe(name);
+      }
+    }
+  }
+
+  it("keeps its invariants in any order of steps and deaths (simulation)", { timeout: 90_000 }, async () => {
+    const seed = testSeed("directory simulation");
+    await fc.assert(
+      fc.asyncProperty(run, (each) => simulate(each)),
+      { numRuns: 300, seed, examples: [[robbedAtConfirmation], [hintToLoser]] },
+    );
+  });
+
+  it.each([
+    ["confirming did not look", (names: Directory): Directory => ({ ...names, confirm: async () => {} })],
+    [
+      "the holder's row were not looked for",
+      (names: Directory): Directory => ({
+        ...names,
+        reserve: (name, reference) => names.reserve(name, reference, async () => false),
+      }),
+    ],
+  ])("would be found wrong by the simulation if %s (planted fault)", { timeout: 90_000 }, async (_what, flaw) => {
+    const { failed, counterexample } = await fc.check(
+      fc.asyncProperty(run, (each) => simulate(each, flaw)),
+      { numRuns: 300, endOnFailure: true, seed: 7 },
+    );
+    expect({ failed, hasExample: counterexample !== null }).toEqual({ failed: true, hasExample: true });
   });
 });

@@ -101,6 +101,69 @@ describe("migrations", () => {
     await shard.close();
   });
 
+  it("say what is wrong with an unknown target, two of one name, or a service name too long", async () => {
+    const base = { ...(await fresh()), target: "shards" as const };
+    await expect(migrate({ ...base, migrations: three, to: "0009_nowhere" })).rejects.toMatchObject({
+      code: "MIGRATION_FAILED",
+      message: expect.stringMatching(/0009_nowhere/),
+    });
+    const [first] = three as [NamedMigration];
+    await expect(migrate({ ...base, migrations: [first, first] })).rejects.toThrow(/two migrations named "0001_a"/);
+    await expect(migrate({ ...base, service: "s".repeat(42), migrations: three })).rejects.toThrow(/too long/);
+    await expect(migrate({ ...base, migrations: three.slice(0, 1) })).resolves.toEqual(["0001_a"]);
+    // One that sorts before what ran already could never run in its place.
+    await expect(
+      migrate({ ...base, migrations: [{ name: "0000_late", shards: step("late") }, first] }),
+    ).rejects.toMatchObject({ code: "MIGRATION_FAILED" });
+    expect(await tables()).toEqual(["a"]);
+    await shard.close();
+  });
+
+  it("are not cut short by the statement timeout of other work", async () => {
+    const base = await fresh();
+    const url = await server.createDatabase();
+    const slow = [{ name: "0001_slow", shards: { up: "select pg_sleep(0.5); create table slow (n int)", down: "" } }];
+    const hasty = openPostgres({ name: "hasty", address: { url }, pool: { statementTimeoutMs: 100 } });
+    const patient = openPostgres({ name: "patient", address: { url }, pool: { statementTimeoutMs: 0 } });
+    const run = (pool: ShardConnection) => migrate({ ...base, db: pool.kysely, target: "shards", migrations: slow });
+    await expect(run(hasty)).rejects.toMatchObject({ code: "STATEMENT_TIMEOUT" });
+    expect(await run(patient)).toEqual(["0001_slow"]);
+    await Promise.all([hasty, patient, shard].map((pool) => pool.close()));
+  });
+
+  it("blame the server, and not the migration, when it does not answer", async () => {
+    const base = await fresh();
+    const dead = openPostgres({ name: "shard 0", address: { url: "postgres://rungs@127.0.0.1:1/x" } });
+    await expect(migrate({ ...base, db: dead.kysely, target: "shards", migrations: three })).rejects.toMatchObject({
+      code: "DATABASE_UNREACHABLE",
+    });
+    await Promise.all([dead.close(), shard.close()]);
+  });
+
+  it("written as code see the transaction, and go back when they throw", async () => {
+    const base = { ...(await fresh()), target: "shards" as const };
+    let fails = true;
+    const coded: NamedMigration[] = [
+      {
+        name: "0001_code",
+        shards: {
+          async up(db) {
+            await sql`create table coded (n int)`.execute(db);
+            if (fails) throw new Error("half way");
+          },
+          down: async (db) => void (await sql`drop table coded`.execute(db)),
+        },
+      },
+    ];
+    await expect(migrate({ ...base, migrations: coded })).rejects.toThrow(/"0001_code".*half way/);
+    expect(await tables()).toEqual([]);
+    fails = false;
+    expect(await migrate({ ...base, migrations: coded })).toEqual(["0001_code"]);
+    expect(await migrate({ ...base, migrations: coded, to: "none" })).toEqual(["0001_code"]);
+    expect(await tables()).toEqual([]);
+    await shard.close();
+  });
+
   it("are read from a folder in the order of their names, and a file without one is refused", async () => {
     const folder = await mkdtemp(join(tmpdir(), "rungs-migrations-"));
     const url = pathToFileURL(`${folder}/`);

@@ -15,44 +15,24 @@ import {
   type QueryResult,
 } from "kysely";
 import pg from "pg";
-import { ConfigError, RungsError, UnavailableError } from "../../kernel/errors.ts";
 import { type Logger, silentLogger } from "../../kernel/log.ts";
-import type { PoolStats, ShardConnection } from "../database.ts";
-import { postgresTypes } from "./postgres-types.ts";
+import type { ShardConnection } from "../database.ts";
+import { mustDiscard } from "./postgres-errors.ts";
+import { BoundedPool, type PostgresAddress, type PostgresPoolOptions } from "./postgres-pool.ts";
 
-/** Where a PostgreSQL server is. */
-export type PostgresAddress =
-  | { readonly url: string }
-  | {
-      readonly host: string;
-      readonly port: number;
-      readonly user: string;
-      readonly database: string;
-      readonly password?: string;
-    };
+export type { PostgresAddress, PostgresPoolOptions };
 
-/** Bounds of one pool. */
-export interface PostgresPoolOptions {
-  /** Connections held at most; default 20. */
-  readonly connectionsMax?: number;
-  /** How long a caller waits for a free connection; default 2,000 ms. */
-  readonly acquireTimeoutMs?: number;
-  /** Callers that may wait at once; default 1,000. One more is refused at once. */
-  readonly waitersMax?: number;
-  /** The server cancels a statement after this; default 10,000 ms. 0 turns it off. */
-  readonly statementTimeoutMs?: number;
-  /** Run statements as named prepared ones; default true. Turn off behind PgBouncer in transaction mode before 1.21. */
-  readonly preparedStatements?: boolean;
-}
-
-/** Opens a pool to one server. No connection is made until the first query. */
+/**
+ * Opens a pool to one server. No connection is made until the first query. Raises `CONFIG_INVALID` on an address that
+ * cannot be read.
+ */
 export function openPostgres(options: {
   readonly name: string;
   readonly address: PostgresAddress;
   readonly pool?: PostgresPoolOptions;
   readonly log?: Logger;
 }): ShardConnection {
-  const pool = new BoundedPool(options);
+  const pool = new BoundedPool({ ...options, log: options.log ?? silentLogger, pool: options.pool ?? {} });
   const kysely = new Kysely<unknown>({
     dialect: {
       createAdapter: () => new PostgresAdapter(),
@@ -67,139 +47,12 @@ export function openPostgres(options: {
     query: (name, sql, values) => pool.query(name, sql, values),
     named: (compiled, name, values) => ({ ...compiled, parameters: values, ...(pool.isPreparing ? { name } : {}) }),
     stats: () => pool.stats(),
-    close: () => kysely.destroy(),
+    async close() {
+      await kysely.destroy();
+      // Kysely destroys only a driver that it used.
+      await pool.end();
+    },
   };
-}
-
-/** SQLSTATEs after which a connection must not be used again: server going away, or no longer the leader. */
-const discardStates = new Set(["25006", "57P01", "57P02", "57P03", "08000", "08003", "08006"]);
-
-/** A pg pool with a bound on waiters and errors in Rungs' classes. */
-class BoundedPool {
-  readonly name: string;
-  readonly isPreparing: boolean;
-  private readonly pool: pg.Pool;
-  private readonly acquireTimeoutMs: number;
-  private readonly waitersMax: number;
-  private readonly statementTimeoutMs: number;
-
-  constructor(options: Parameters<typeof openPostgres>[0]) {
-    const { address, name, log = silentLogger } = options;
-    const {
-      connectionsMax = 20,
-      acquireTimeoutMs = 2_000,
-      waitersMax = 1_000,
-      statementTimeoutMs = 10_000,
-      preparedStatements = true,
-    } = options.pool ?? {};
-    this.name = name;
-    this.isPreparing = preparedStatements;
-    this.acquireTimeoutMs = acquireTimeoutMs;
-    this.waitersMax = waitersMax;
-    this.statementTimeoutMs = statementTimeoutMs;
-    this.pool = new pg.Pool({
-      ...("url" in address ? { connectionString: address.url } : address),
-      max: connectionsMax,
-      connectionTimeoutMillis: acquireTimeoutMs,
-      idleTimeoutMillis: 30_000,
-      // Without keep-alive a silently dead peer holds its connection until the kernel gives up, minutes later.
-      keepAlive: true,
-      statement_timeout: statementTimeoutMs === 0 ? false : statementTimeoutMs,
-      application_name: `rungs ${name}`,
-      types: postgresTypes,
-    });
-    // A connection may also break while it is checked out and between two statements; pg then raises the error on the
-    // client itself. The next statement on it fails and reports it.
-    this.pool.on("connect", (client) => client.on("error", () => {}));
-    // An idle connection that breaks is dropped by the pool; without a listener the process would die of it.
-    this.pool.on("error", (error) => log.warn({ error, shard: name }, "an idle database connection was lost"));
-  }
-
-  async query<R>(name: string | undefined, sql: string, values: unknown[]): Promise<R[]> {
-    this.refuseWhenCrowded();
-    try {
-      const text = { text: sql, values };
-      const result = await this.pool.query(name !== undefined && this.isPreparing ? { ...text, name } : text);
-      return result.rows as R[];
-    } catch (error) {
-      throw this.translate(error);
-    }
-  }
-
-  async acquire(): Promise<pg.PoolClient> {
-    this.refuseWhenCrowded();
-    try {
-      return await this.pool.connect();
-    } catch (error) {
-      throw this.translate(error);
-    }
-  }
-
-  stats(): PoolStats {
-    return {
-      shard: this.name,
-      total: this.pool.totalCount,
-      idle: this.pool.idleCount,
-      waiting: this.pool.waitingCount,
-    };
-  }
-
-  end(): Promise<void> {
-    return this.pool.end();
-  }
-
-  private refuseWhenCrowded(): void {
-    if (this.pool.waitingCount < this.waitersMax) return;
-    throw new UnavailableError(
-      "POOL_EXHAUSTED",
-      `All ${this.pool.totalCount} connections to ${this.name} are busy and ${this.pool.waitingCount} callers wait already; ` +
-        `limit ${this.waitersMax}. Shed load, or raise database.pool.connectionsMax if the server has room.`,
-      { canRetry: true },
-    );
-  }
-
-  /** Turns what pg throws into Rungs' errors; errors that the caller's SQL caused pass as they are. */
-  translate(error: unknown): unknown {
-    if (error instanceof RungsError || !(error instanceof Error)) return error;
-    const code = (error as { code?: unknown }).code;
-    if (error.message === "timeout exceeded when trying to connect") {
-      return new UnavailableError(
-        "POOL_EXHAUSTED",
-        `No connection to ${this.name} came free within ${this.acquireTimeoutMs} ms; ${this.pool.totalCount} are open, ` +
-          `${this.pool.idleCount} idle, ${this.pool.waitingCount} callers wait. Look for long transactions, or raise database.pool.connectionsMax.`,
-        { canRetry: true, cause: error },
-      );
-    }
-    if (code === "57014" && error.message.includes("statement timeout")) {
-      return new UnavailableError(
-        "STATEMENT_TIMEOUT",
-        `A statement on ${this.name} ran longer than database.statementTimeoutMs, ${this.statementTimeoutMs} ms, and was cancelled.`,
-        { canRetry: true, cause: error },
-      );
-    }
-    if (code === "28P01" || code === "28000" || code === "3D000") {
-      return new ConfigError("CONFIG_INVALID", `${this.name} refused the login or database name: ${error.message}.`, {
-        cause: error,
-      });
-    }
-    if (isConnectionLoss(error, code)) {
-      return new UnavailableError(
-        "DATABASE_UNREACHABLE",
-        `${this.name} did not answer: ${error.message}. A write under way may or may not have been committed.`,
-        { canRetry: code === "ECONNREFUSED" || code === "ENOENT" || code === "57P03", cause: error },
-      );
-    }
-    return error;
-  }
-}
-
-function isConnectionLoss(error: Error, code: unknown): boolean {
-  if (
-    typeof code === "string" &&
-    (discardStates.has(code) || /^E(CONN|PIPE|NOENT|HOSTUNREACH|TIMEDOUT|NOTFOUND)/.test(code))
-  )
-    return true;
-  return /Connection terminated|Client has encountered a connection error|connection is closed/i.test(error.message);
 }
 
 /** Kysely's driver interface over the bounded pool. */
@@ -243,12 +96,8 @@ class PooledDriver implements Driver {
   }
 
   async rollbackTransaction(connection: PooledConnection): Promise<void> {
-    try {
-      await connection.command("rollback");
-    } catch (error) {
-      connection.discard();
-      throw error;
-    }
+    // On a lost connection the server rolls back by itself. The caller gets the error that led here, not this one's.
+    await connection.command("rollback").catch(() => connection.discard());
   }
 
   async savepoint(connection: PooledConnection, name: string): Promise<void> {
@@ -314,8 +163,7 @@ class PooledConnection implements DatabaseConnection {
     try {
       return await this.client.query(query);
     } catch (error) {
-      const code = (error as { code?: unknown }).code;
-      if (error instanceof Error && isConnectionLoss(error, code)) this.isBroken = true;
+      if (mustDiscard(error)) this.isBroken = true;
       throw this.pool.translate(error);
     }
   }

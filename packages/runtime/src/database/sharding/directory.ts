@@ -8,12 +8,18 @@
  * 3. `confirm` makes the name final. Only then is the caller's request acknowledged.
  *
  * A caller that dies in between, or while renaming, leaves a name that no row bears. Once the entry is older than
- * `reservationMs` the next caller who wants it asks the shard whether the row exists: if not, the name goes to the asker.
+ * `reservationMs` the next caller who wants it asks the shard whether the row exists: if not, the name goes to the asker,
+ * provided that nobody touched the entry since it was looked at. Every step of its holder touches it.
  * A caller that slept through its reservation learns so from `confirm`, which raises `NAME_TAKEN`, and must take its row back.
+ *
+ * Processes remember where names lead. A row that bears a name does not prove that it owns it: its writer may have slept
+ * through the reservation. So only confirmed names are remembered, and for half of `reservationMs`: to lose a confirmed name
+ * and come to bear it again without owning it takes a reservation that ran out since.
  *
  * Invariant: an acknowledged name leads to its owner's row, and to no other.
  */
 import { sql } from "kysely";
+import { type Clock, systemClock } from "../../kernel/clock.ts";
 import { ConflictError } from "../../kernel/errors.ts";
 import type { Shard } from "../database.ts";
 import type { NamedMigration } from "../migrate.ts";
@@ -45,8 +51,8 @@ export interface Directory {
   /**
    * Follows the name. `use` looks the thing up on its shard and gives undefined when it is not there.
    *
-   * A reference learned earlier is tried first: it is a hint, never an answer, since `use` reads the row itself. When
-   * the hint leads nowhere the home database is asked. `use` must therefore check the name when names can change owner.
+   * A confirmed reference learned lately is tried first: it is a hint, never an answer, since `use` reads the row itself.
+   * When the hint leads nowhere the home database is asked. `use` must therefore check the name when names can change owner.
    */
   follow<R>(name: string, use: (reference: DirectoryReference) => Promise<R | undefined>): Promise<R | undefined>;
 }
@@ -86,7 +92,11 @@ interface DirectoryTables {
 const define = statements<DirectoryTables>();
 
 const findName = define<{ space: string; name: string }>()("rungs_directory_find", (q, p) =>
-  q.selectFrom("rungs_directory").select(["key", "id"]).where("space", "=", p.space).where("name", "=", p.name),
+  q
+    .selectFrom("rungs_directory")
+    .select(["key", "id", "is_confirmed"])
+    .where("space", "=", p.space)
+    .where("name", "=", p.name),
 );
 
 /** How long a pending name is left alone; by far longer than any request may take. */
@@ -102,10 +112,16 @@ export function directory(options: {
   readonly reservationMs?: number;
   /** Default 50,000 entries. */
   readonly hintsMax?: number;
+  /** Default the machine's. */
+  readonly clock?: Clock;
 }): Directory {
   const { space, reservationMs = reservationMsDefault } = options;
   const home = options.home as unknown as Shard<DirectoryTables>;
-  const hints = new Hints(options.hintsMax ?? hintsMaxDefault);
+  const hints = new Hints({
+    max: options.hintsMax ?? hintsMaxDefault,
+    ttlMs: reservationMs / 2,
+    clock: options.clock ?? systemClock,
+  });
 
   const at = (name: string) => sql`space = ${space} and name = ${name}`;
   const heldBy = (name: string, reference: DirectoryReference) =>
@@ -126,16 +142,16 @@ export function directory(options: {
     reference: DirectoryReference,
     isAlive: (other: DirectoryReference) => Promise<boolean>,
   ): Promise<boolean> {
-    const found = await sql<{ key: string; id: string }>`
-      select key, id from rungs_directory where ${at(name)}
+    const found = await sql<{ key: string; id: string; seen: string }>`
+      select key, id, xmin::text as seen from rungs_directory where ${at(name)}
         and reserved_at < clock_timestamp() - ${reservationMs} * interval '1 millisecond'`.execute(home);
     const other = found.rows[0];
     if (other === undefined || (await isAlive(other))) return false;
+    // The holder may have written its row and confirmed since we looked: then the entry is another version.
     const taken = await sql`
       update rungs_directory set key = ${reference.key}, id = ${reference.id}, is_confirmed = false,
         reserved_at = clock_timestamp()
-      where ${heldBy(name, other)}
-        and reserved_at < clock_timestamp() - ${reservationMs} * interval '1 millisecond'
+      where ${heldBy(name, other)} and xmin::text = ${other.seen}
       returning name`.execute(home);
     return taken.rows.length > 0;
   }
@@ -148,10 +164,13 @@ export function directory(options: {
     },
 
     async confirm(name, reference) {
+      const askedAtMs = hints.now();
       const confirmed = await sql`
-        update rungs_directory set is_confirmed = true where ${heldBy(name, reference)} returning name`.execute(home);
+        update rungs_directory set is_confirmed = true, reserved_at = clock_timestamp() where ${heldBy(name, reference)} returning name`.execute(
+        home,
+      );
       if (confirmed.rows.length === 0) throw taken(space, name);
-      hints.set(name, reference);
+      hints.set(name, reference, askedAtMs);
     },
 
     async release(name, reference) {
@@ -174,12 +193,15 @@ export function directory(options: {
         const result = await use(hint);
         if (result !== undefined) return result;
       }
-      const [reference] = await home.run(findName, { space, name });
-      if (reference === undefined) {
+      const askedAtMs = hints.now();
+      const [found] = await home.run(findName, { space, name });
+      if (found === undefined) {
         hints.delete(name);
         return undefined;
       }
-      hints.set(name, reference);
+      const reference = { key: found.key, id: found.id };
+      if (found.is_confirmed) hints.set(name, reference, askedAtMs);
+      else hints.delete(name);
       if (hint !== undefined && hint.key === reference.key && hint.id === reference.id) return undefined;
       return use(reference);
     },
@@ -190,23 +212,29 @@ function taken(space: string, name: string): ConflictError {
   return new ConflictError("NAME_TAKEN", `"${name}" is taken among ${space}. Choose another.`);
 }
 
-/** A bounded map that forgets the oldest entry first. */
+/** A bounded map that forgets the oldest entry first, and each one after a while. */
 class Hints {
-  private readonly entries = new Map<string, DirectoryReference>();
-  private readonly max: number;
+  private readonly entries = new Map<string, { readonly reference: DirectoryReference; readonly untilMs: number }>();
+  private readonly options: { readonly max: number; readonly ttlMs: number; readonly clock: Clock };
 
-  constructor(max: number) {
-    this.max = max;
+  constructor(options: { readonly max: number; readonly ttlMs: number; readonly clock: Clock }) {
+    this.options = options;
+  }
+
+  now(): number {
+    return this.options.clock.monotonic();
   }
 
   get(name: string): DirectoryReference | undefined {
-    return this.entries.get(name);
+    const entry = this.entries.get(name);
+    return entry === undefined || entry.untilMs <= this.now() ? undefined : entry.reference;
   }
 
-  set(name: string, reference: DirectoryReference): void {
+  /** Its time runs from the moment before the home database was asked. */
+  set(name: string, reference: DirectoryReference, askedAtMs: number): void {
     this.entries.delete(name);
-    this.entries.set(name, reference);
-    if (this.entries.size > this.max) this.entries.delete(this.entries.keys().next().value as string);
+    this.entries.set(name, { reference, untilMs: askedAtMs + this.options.ttlMs });
+    if (this.entries.size > this.options.max) this.entries.delete(this.entries.keys().next().value as string);
   }
 
   delete(name: string): void {

@@ -64,12 +64,24 @@ export async function openPlacement(
 }
 
 function refuseOtherShape(placement: Placement, shards: number, wanted: WantedPlacement): void {
-  if (placement.shards === shards && placement.strategy === wanted.strategy) return;
+  if (placement.shards === shards && placement.strategy === wanted.strategy) {
+    refuseOtherSplits(placement, wanted.splits ?? []);
+    return;
+  }
   throw new ConfigError(
     "CONFIG_INVALID",
     `This data is placed on ${placement.shards} shard(s) by ${placement.strategy}, but the topology asks for ${shards} by ${wanted.strategy}. ` +
       `Rows would be looked for where they are not. Set database.shards back to ${placement.shards} (RUNGS_SHARDS=${placement.shards}), ` +
       "or use another data directory (RUNGS_DIR).",
+  );
+}
+
+function refuseOtherSplits(placement: Placement, splits: readonly string[]): void {
+  if (placement.strategy !== "range" || JSON.stringify(placement.splits) === JSON.stringify(splits)) return;
+  throw new ConfigError(
+    "CONFIG_INVALID",
+    `This data is cut at ${JSON.stringify(placement.splits)}, but database.splits asks for ${JSON.stringify(splits)}. ` +
+      "Rows would be looked for where they are not. Set database.splits back, or use another data directory (RUNGS_DIR).",
   );
 }
 

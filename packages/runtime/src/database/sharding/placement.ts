@@ -65,8 +65,10 @@ export function bucketOf(key: string): number {
   return (hashUuid(key) ?? hashText(key)).low & (bucketCount - 1);
 }
 
-/** Index of the shard that owns `key` under `placement`. */
+/** Index of the shard that owns `key` under `placement`. Raises a TypeError when the key is no text. */
 export function shardOf(placement: Placement, key: string): number {
+  // Without this a forgotten key would find a shard, and with one shard nobody would notice.
+  if (typeof key !== "string") throw new TypeError(`A shard key must be a text, found ${typeof key}.`);
   if (placement.shards === 1) return 0;
   if (placement.strategy === "hash") return placement.shardOfBucket[bucketOf(key)] ?? 0;
   let shard = 0;

@@ -1,0 +1,93 @@
+/** What pg throws, told apart: a full pool, a dead server, a slow statement and a wrong login call for different answers. */
+import { ConfigError, RungsError, UnavailableError } from "../../kernel/errors.ts";
+import type { PoolStats } from "../database.ts";
+
+/** SQLSTATEs after which a connection must not be used again: server going away, or no longer the leader. */
+const discardStates = new Set(["25006", "57P01", "57P02", "57P03", "08000", "08003", "08006"]);
+
+/** What the messages say of a pool. */
+export interface PoolFacts {
+  readonly name: string;
+  readonly acquireTimeoutMs: number;
+  readonly statementTimeoutMs: number;
+  stats(): PoolStats;
+}
+
+/** Whether the connection must be closed instead of going back to the pool. */
+export function mustDiscard(error: unknown): boolean {
+  return isConnectionLoss(error) || isStalePlan(error);
+}
+
+/** Whether a prepared statement no longer fits its tables, after a migration; it did not run. */
+export function isStalePlan(error: unknown): boolean {
+  return codeOf(error) === "0A000" && (error as { routine?: unknown }).routine === "RevalidateCachedQuery";
+}
+
+/** Turns what pg throws into Rungs' errors; errors that the caller's SQL caused pass as they are. */
+export function translate(error: unknown, phase: "connect" | "query", pool: PoolFacts): unknown {
+  if (error instanceof RungsError || !(error instanceof Error)) return error;
+  const code = codeOf(error);
+  // A dead host with several addresses gives an AggregateError without a message.
+  const reason = error.message === "" ? code : error.message;
+  if (error.message.startsWith("Cannot use a pool after calling end")) {
+    return new UnavailableError("SHUTTING_DOWN", `The connections to ${pool.name} are closed.`, {
+      canRetry: true,
+      cause: error,
+    });
+  }
+  if (error.message === "timeout exceeded when trying to connect") {
+    const { total, idle, waiting } = pool.stats();
+    return new UnavailableError(
+      "POOL_EXHAUSTED",
+      `No connection to ${pool.name} came free within ${pool.acquireTimeoutMs} ms; ${total} are open, ` +
+        `${idle} idle, ${waiting} callers wait. Look for long transactions, or raise database.pool.connectionsMax.`,
+      { canRetry: true, cause: error },
+    );
+  }
+  if (code === "53300") {
+    return new UnavailableError(
+      "POOL_EXHAUSTED",
+      `${pool.name} has no connection left to give: ${reason}. Lower database.pool.connectionsMax of the processes, or raise the server's max_connections.`,
+      { canRetry: true, cause: error },
+    );
+  }
+  // The words are the server's language; only the other cause of this code, a person's pg_cancel_backend, is told apart.
+  if (code === "57014" && pool.statementTimeoutMs > 0 && !error.message.includes("user request")) {
+    return new UnavailableError(
+      "STATEMENT_TIMEOUT",
+      `A statement on ${pool.name} ran longer than database.statementTimeoutMs, ${pool.statementTimeoutMs} ms, and was cancelled.`,
+      { canRetry: true, cause: error },
+    );
+  }
+  if (code === "28P01" || code === "28000" || code === "3D000") {
+    return new ConfigError("CONFIG_INVALID", `${pool.name} refused the login or database name: ${reason}.`, {
+      cause: error,
+    });
+  }
+  if (!isConnectionLoss(error)) return error;
+  return phase === "connect"
+    ? new UnavailableError("DATABASE_UNREACHABLE", `${pool.name} did not answer: ${reason}. Nothing was sent to it.`, {
+        canRetry: true,
+        cause: error,
+      })
+    : new UnavailableError(
+        "DATABASE_UNREACHABLE",
+        `${pool.name} did not answer: ${reason}. A write under way may or may not have been committed.`,
+        { canRetry: false, cause: error },
+      );
+}
+
+function codeOf(error: unknown): string | undefined {
+  const code = (error as { code?: unknown } | undefined)?.code;
+  return typeof code === "string" ? code : undefined;
+}
+
+function isConnectionLoss(error: unknown): boolean {
+  const code = codeOf(error);
+  if (code !== undefined && discardStates.has(code)) return true;
+  if (/^E(CONN|PIPE|NOENT|HOSTUNREACH|NETUNREACH|TIMEDOUT|NOTFOUND|AI_)/.test(code ?? "")) return true;
+  return (
+    error instanceof Error &&
+    /Connection terminated|connection error|connection is closed|Query read timeout/i.test(error.message)
+  );
+}
