@@ -1,8 +1,10 @@
 /**
- * What the database tier costs over bare pg: one row by its key, four ways in one run, as ratios of throughput.
+ * What the database tier costs over bare pg: one row by its key, four ways in one run.
  *
- * The ways take turns in short rounds, in another order each time, so that a noisy machine hits them alike. Numbers are
- * medians over rounds. Run: node scripts/run.mjs benchmarks/database-overhead.ts
+ * The ways take turns in short rounds, in another order each time, and each is compared with bare pg of the same round:
+ * on a shared machine two rates measured apart differ by a third for one and the same code. Given are the median ratio of
+ * throughput with its quartiles, and this process's CPU time a query, which other load disturbs less.
+ * Run: node scripts/run.mjs benchmarks/database-overhead.ts
  */
 import { startTestPostgres } from "@rungs/contract/test-postgres";
 import { type Generated, sql } from "kysely";
@@ -14,8 +16,8 @@ interface Tables {
   users: { user_id: string; username: string; bio: string; visits: Generated<number> };
 }
 
-const rounds = 15;
-const roundMs = 400;
+const rounds = 60;
+const roundMs = 100;
 const connections = 10;
 const people = 1_000;
 
@@ -50,33 +52,45 @@ const ways: Record<string, (id: string) => Promise<unknown>> = {
     db.for(id).selectFrom("users").select(["user_id", "username", "bio", "visits"]).where("user_id", "=", id).execute(),
 };
 
-const rates = new Map<string, number[]>(Object.keys(ways).map((name) => [name, []]));
-for (let round = -1; round < rounds; round++) {
-  const names = Object.keys(ways);
+const bare = "pg pool.query, named";
+const names = Object.keys(ways);
+const measured = new Map<string, Sample[]>(names.map((name) => [name, []]));
+for (let round = -5; round < rounds; round++) {
   for (let turn = 0; turn < names.length; turn++) {
-    const name = names[(turn + round + names.length) % names.length] as string;
-    const rate = await measure(ways[name] as (id: string) => Promise<unknown>);
-    // The first round warms up.
-    if (round >= 0) rates.get(name)?.push(rate);
+    const name = names[(turn + round + 5) % names.length] as string;
+    const sample = await measure(ways[name] as (id: string) => Promise<unknown>);
+    // The first rounds warm up.
+    if (round >= 0) measured.get(name)?.push(sample);
   }
 }
-const bare = median(rates.get("pg pool.query, named") ?? []);
 console.log(
   `${rounds} rounds of ${roundMs} ms, ${connections} connections, PostgreSQL ${server.version}, Node ${process.version}`,
 );
-for (const [name, measured] of rates) {
-  const middle = median(measured);
-  console.log(
-    `${name.padEnd(28)} ${Math.round(middle).toString().padStart(7)} a second  ${(middle / bare).toFixed(2)} of pg named`,
+for (const [name, samples] of measured) {
+  const base = measured.get(bare) as Sample[];
+  const ratios = samples.map((sample, round) => sample.rate / (base[round] as Sample).rate);
+  const cpu = quantile(
+    samples.map((sample) => sample.cpuUs),
+    0.5,
   );
+  const [low, middle, high] = [0.25, 0.5, 0.75].map((share) => quantile(ratios, share).toFixed(2));
+  console.log(`${name.padEnd(28)} ${middle} of bare (quartiles ${low} to ${high}), ${cpu.toFixed(1)} us CPU a query`);
 }
 await db.close();
 await pool.end();
 await server.stop();
 
-/** Queries a second with all connections busy. */
-async function measure(query: (id: string) => Promise<unknown>): Promise<number> {
+interface Sample {
+  /** Queries a second. */
+  readonly rate: number;
+  /** CPU time of this process for each, in microseconds. */
+  readonly cpuUs: number;
+}
+
+/** Runs the query over and over on all connections. */
+async function measure(query: (id: string) => Promise<unknown>): Promise<Sample> {
   let count = 0;
+  const cpuBefore = process.cpuUsage();
   const since = performance.now();
   const until = since + roundMs;
   await Promise.all(
@@ -87,9 +101,10 @@ async function measure(query: (id: string) => Promise<unknown>): Promise<number>
       }
     }),
   );
-  return (count / (performance.now() - since)) * 1_000;
+  const { user, system } = process.cpuUsage(cpuBefore);
+  return { rate: (count / (performance.now() - since)) * 1_000, cpuUs: (user + system) / count };
 }
 
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+function quantile(values: readonly number[], share: number): number {
+  return values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) * share)] ?? Number.NaN;
 }

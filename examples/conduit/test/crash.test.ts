@@ -115,9 +115,19 @@ async function write(author: Client, title: string, acknowledged: string[], sign
 async function slugsOf(reader: Client): Promise<Set<string>> {
   const slugs = new Set<string>();
   for (let offset = 0; ; offset += 100) {
-    const { body } = await reader.get(`/articles?limit=100&offset=${offset}`);
+    const body = await pageAt(reader, offset);
     for (const article of body.articles) slugs.add(article.slug);
     if (body.articles.length < 100) return slugs;
+  }
+}
+
+/** One page of articles; a database that has just come back may answer the first tries with 503. */
+async function pageAt(reader: Client, offset: number): Promise<{ articles: { slug: string }[] }> {
+  for (let tries = 0; ; tries++) {
+    const { status, body } = await reader.get(`/articles?limit=100&offset=${offset}`);
+    if (status === 200) return body;
+    if (status !== 503 || tries >= 200) throw new Error(`The list answered ${status}: ${JSON.stringify(body)}`);
+    await sleep(50);
   }
 }
 

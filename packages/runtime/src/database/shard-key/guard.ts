@@ -14,7 +14,8 @@
  */
 import type { OperationNode } from "kysely";
 import type { TableRegistry } from "../table-registry.ts";
-import { applyComparisons, comparisonsOf, hasStar, outputsOf, tiedExpression, valuesIn } from "./equality.ts";
+import { applyComparisons, comparisonsOf, hasStar, outputsOf, valuesIn } from "./equality.ts";
+import { isLeft, isOuter, type Joined, leftOut } from "./join.ts";
 import { rawAlias, rawInserts, rawTableName, rawUseOf, textOf } from "./raw-sql.ts";
 import * as refuse from "./refusal.ts";
 import { isSharded, type KeyValues, type Outputs, Scope, type Source } from "./scope.ts";
@@ -29,6 +30,7 @@ import {
   tableNameOf,
   unwrap,
 } from "./syntax-node.ts";
+import { checkWrite } from "./write.ts";
 
 /** How a query reaches the data: for one key, on every shard, or in the home database. */
 export type QueryScope = "key" | "everywhere" | "home";
@@ -255,59 +257,11 @@ class Guard {
   }
 
   private checkWrites(query: SyntaxNode, scope: Scope): void {
-    if (query.kind === "InsertQueryNode") {
-      const table = tableNameOf(query["into"]);
-      if (table !== undefined) this.checkInsert(query, table, scope);
-    } else if (query.kind === "UpdateQueryNode") {
-      for (const alias of scope.sources.keys()) this.checkUpdate(query, alias, query["table"], scope);
-    } else if (query.kind === "MergeQueryNode") {
-      this.checkMerge(query, scope);
-    }
-  }
-
-  private checkInsert(insert: SyntaxNode, table: string, scope: Scope): void {
-    const key = this.keyOf(table);
-    if (key === undefined || this.scope === "home") return;
-    const index = nodes(insert["columns"]).findIndex((node) => columnOf(node)?.column === key);
-    if (index === -1) throw refuse.missingInInsert(table, key);
-    const updates = nodes(field(insert["onConflict"], "updates"));
-    if (updates.some((update) => columnOf(update["column"])?.column === key)) throw refuse.movedRow(table, key);
-    const from = unwrap(insert["values"]);
-    let values: KeyValues | undefined;
-    if (isQuery(from)) {
-      const outputs = this.judge(from, scope, "block");
-      values = (outputs.hasStar ? outputs.columns.find(({ name }) => name === key) : outputs.columns[index])?.tied;
-    } else {
-      if (this.scope === "everywhere") throw refuse.insertedEverywhere(table);
-      values = insertedValues(from, index, scope);
-    }
-    if (values === undefined) throw refuse.missingInInsert(table, key);
-    if (this.scope === "key") this.keyValues.push(...values);
-    scope.tie(`${table}.${key}`, []);
-  }
-
-  private checkUpdate(update: SyntaxNode, alias: string, target: unknown, scope: Scope): void {
-    const targetAlias = isNode(target) && target.kind === "AliasNode" ? nameOf(target["alias"]) : tableNameOf(target);
-    const source = scope.sources.get(alias);
-    if (alias !== targetAlias || source?.kind !== "table" || source.key === undefined) return;
-    const key = source.key;
-    if (nodes(update["updates"]).some((node) => columnOf(node["column"])?.column === key)) {
-      throw refuse.movedRow(source.table, key);
-    }
-  }
-
-  private checkMerge(merge: SyntaxNode, scope: Scope): void {
-    const into = merge["into"];
-    const alias = isNode(into) && into.kind === "AliasNode" ? nameOf(into["alias"]) : tableNameOf(into);
-    const source = alias === undefined ? undefined : scope.sources.get(alias);
-    if (alias === undefined || source?.kind !== "table" || source.key === undefined) return;
-    for (const when of nodes(merge["whens"])) {
-      if (/"bySource":true/.test(JSON.stringify(when["condition"]) ?? "")) throw refuse.mergedBySource(source.table);
-      const result = when["result"];
-      if (!isNode(result)) continue;
-      if (result.kind === "InsertQueryNode") this.checkInsert(result, source.table, scope);
-      else this.checkUpdate(result, alias, into, scope);
-    }
+    if (this.scope === "home") return;
+    const isEverywhere = this.scope === "everywhere";
+    const judge = (source: SyntaxNode) => this.judge(source, scope, "block");
+    const inserted = checkWrite(query, { scope, isEverywhere, judge });
+    if (!isEverywhere) this.keyValues.push(...inserted);
   }
 
   private giveOutputs(query: SyntaxNode, scope: Scope): Outputs {
@@ -371,30 +325,6 @@ const lateralLater: Source = {
   outputs: { columns: [], isFromValues: false, isSharded: false, hasStar: false },
 };
 
-interface Joined {
-  readonly join: SyntaxNode;
-  readonly aliases: readonly string[];
-}
-
-function isOuter(join: SyntaxNode): boolean {
-  return /Left|Right|Full|OuterApply/.test(String(join["joinType"]));
-}
-
-function isLeft(join: SyntaxNode): boolean {
-  return /Left/.test(String(join["joinType"]));
-}
-
-/** Sources whose rows an outer join may leave out, so that its ON may tie them. */
-function leftOut(outer: readonly Joined[], scope: Scope): Set<string> {
-  const aliases = [...scope.sources.keys()];
-  return new Set(
-    outer.flatMap(({ join, aliases: joined }) => {
-      if (isLeft(join)) return joined;
-      return join["joinType"] === "RightJoin" ? aliases.slice(0, aliases.indexOf(joined[0] ?? "")) : [];
-    }),
-  );
-}
-
 /** Values of a sub-query's only column. */
 function firstTied(outputs: Outputs): KeyValues | undefined {
   return outputs.hasStar ? undefined : outputs.columns[0]?.tied;
@@ -406,22 +336,4 @@ function keyColumn(alias: string, source: Source): string {
 
 function countTied(outputs: Outputs): number {
   return outputs.columns.filter(({ tied }) => tied !== undefined).length;
-}
-
-/** What the rows of an insert give for one column; undefined when a row's is not told or comes from an untied column. */
-function insertedValues(from: unknown, index: number, scope: Scope): KeyValues | undefined {
-  // A merge gives one list, an insert one a row.
-  const rows = isNode(from) && from.kind === "ValuesNode" ? nodes(from["values"]) : nodes([from]);
-  const found: unknown[] = [];
-  for (const row of rows) {
-    const item: unknown = (row["values"] as readonly unknown[] | undefined)?.[index];
-    if (row.kind === "PrimitiveValueListNode") {
-      found.push(item);
-      continue;
-    }
-    const values = tiedExpression(item, scope);
-    if (values === undefined) return undefined;
-    found.push(...values);
-  }
-  return rows.length === 0 ? undefined : found;
 }
