@@ -190,7 +190,7 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
         await writeTags(tx, reference, article.tagList);
         tx.invalidate(listsTag);
       });
-      await confirmSlug(slug, reference);
+      await confirmSlug(slug, reference, () => deleteRow(reference));
       return articleOf(await freshRow(reference), anonymousFlags);
     },
 
@@ -227,7 +227,7 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
         }
         tx.invalidate(articleTag(before.article_id));
       });
-      if (newSlug !== undefined) await confirmSlug(newSlug, reference);
+      if (newSlug !== undefined) await confirmSlug(newSlug, reference, () => setSlug(reference, before.slug));
       const row = await freshRow(reference);
       const flags = await flagsOf([row], viewerId);
       return articleOf(row, flags.get(row.article_id) ?? anonymousFlags);
@@ -235,14 +235,7 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
 
     async remove(viewerId, slug): Promise<void> {
       const row = await own(viewerId, slug);
-      await db.for(viewerId).transaction(async (tx) => {
-        await tx
-          .deleteFrom("articles")
-          .where("author_id", "=", viewerId)
-          .where("article_id", "=", row.article_id)
-          .execute();
-        tx.invalidate(listsTag, articleTag(row.article_id));
-      });
+      await deleteRow({ key: viewerId, id: row.article_id });
       await slugs.releaseAll({ key: viewerId, id: row.article_id });
     },
 
@@ -293,14 +286,38 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
     return articleOf({ ...row, favorites_count }, { favorited: isFavorite, following: row.following === true });
   }
 
-  async function confirmSlug(slug: string, reference: DirectoryReference): Promise<void> {
+  /** Makes the slug final; when its reservation ran out while this request slept, takes the row back and says so. */
+  async function confirmSlug(
+    slug: string,
+    reference: DirectoryReference,
+    takeBack: () => Promise<void>,
+  ): Promise<void> {
     try {
       await slugs.confirm(slug, reference);
     } catch (error) {
       if (!(error instanceof ConflictError)) throw error;
-      // The reservation ran out while this request slept. The article stays reachable only under a slug of its own.
+      await takeBack();
       throw new ProblemError(409, { title: ["was taken meanwhile; please try again"] });
     }
+  }
+
+  async function deleteRow({ key: authorId, id: articleId }: DirectoryReference): Promise<void> {
+    await db.for(authorId).transaction(async (tx) => {
+      await tx.deleteFrom("articles").where("author_id", "=", authorId).where("article_id", "=", articleId).execute();
+      tx.invalidate(listsTag, articleTag(articleId));
+    });
+  }
+
+  async function setSlug({ key: authorId, id: articleId }: DirectoryReference, slug: string): Promise<void> {
+    await db.for(authorId).transaction(async (tx) => {
+      await tx
+        .updateTable("articles")
+        .set({ slug })
+        .where("author_id", "=", authorId)
+        .where("article_id", "=", articleId)
+        .execute();
+      tx.invalidate(articleTag(articleId));
+    });
   }
 
   async function freshRow(reference: DirectoryReference): Promise<ArticleRow> {
