@@ -1,5 +1,5 @@
 /**
- * The layers of the runtime, enforced: kernel <- topology <- ports and policies <- drivers <- app.
+ * The layers, enforced: kernel <- topology <- ports and policies <- drivers <- app <- operator <- commands.
  *
  * Exits with 1 on a violation, and also when suspiciously few modules were seen: a guard that passes by finding nothing
  * is no guard (dependency-cruiser sees none without a parser that knows TypeScript).
@@ -8,8 +8,9 @@ import { fileURLToPath } from "node:url";
 import { cruise, type ICruiseResult } from "dependency-cruiser";
 
 const modulesMin = 50;
-const tiers = "session|cache|cdn|database|queue|dns|web|monitor";
-const clients = "pg|redis|ioredis|rabbitmq-client|fastify|lru-cache|prom-client|undici|@node-rs/argon2";
+const tiers = "session|cache|cdn|database|queue|dns|web|monitor|media|storage|idempotency|live";
+const clients =
+  "pg|redis|ioredis|rabbitmq-client|fastify|lru-cache|prom-client|undici|@node-rs/argon2|sharp|@fastify/multipart|aws4fetch|file-type";
 const src = "^packages/runtime/src";
 
 /** The rules; `severity` is always error. Exported so that a test can plant violations against each. */
@@ -38,9 +39,31 @@ export const rules = [
     to: { path: `node_modules/(${clients})/` },
   },
   {
+    // The shared way to Redis is a client as well, though it is our own.
+    name: "only-drivers-touch-redis",
+    from: { path: `${src}/(kernel|topology|${tiers})/`, pathNot: "/drivers/" },
+    to: { path: `${src}/redis/` },
+  },
+  {
+    name: "redis-imports-kernel-only",
+    from: { path: `${src}/redis/` },
+    to: { path: src, pathNot: `${src}/(redis|kernel)/` },
+  },
+  {
     name: "runtime-imports-no-other-package",
     from: { path: src },
     to: { path: "^(packages/(?!runtime)|examples|benchmarks|scripts)" },
+  },
+  {
+    // By name, never by path: what an entry point does not export is not the operator's business.
+    name: "operator-imports-published-entry-points",
+    from: { path: "^packages/operator/src" },
+    to: { path: "^packages/runtime/", dependencyTypes: ["local"] },
+  },
+  {
+    name: "commands-come-last",
+    from: { path: "^packages/operator/src/", pathNot: "^packages/operator/src/(commands/|main\\.ts$)" },
+    to: { path: "^packages/operator/src/(commands/|main\\.ts$)" },
   },
   {
     name: "sources-do-not-import-tests",

@@ -22,10 +22,22 @@ const planted: Record<string, readonly [file: string, imports: string, target?: 
     `${src}/database/drivers/postgres.ts`,
   ],
   "only-drivers-touch-clients": [`${src}/database/client.ts`, "pg"],
+  "only-drivers-touch-redis": [`${src}/session/policy.ts`, "../redis/redis.ts", `${src}/redis/redis.ts`],
+  "redis-imports-kernel-only": [`${src}/redis/link.ts`, "../live/live.ts", `${src}/live/live.ts`],
   "runtime-imports-no-other-package": [
     `${src}/service.ts`,
     "../../../examples/conduit/src/app.ts",
     "examples/conduit/src/app.ts",
+  ],
+  "operator-imports-published-entry-points": [
+    "packages/operator/src/stack.ts",
+    "../../runtime/src/database/sharding/placement.ts",
+    `${src}/database/sharding/placement.ts`,
+  ],
+  "commands-come-last": [
+    "packages/operator/src/help.ts",
+    "./commands/jobs.ts",
+    "packages/operator/src/commands/jobs.ts",
   ],
   "sources-do-not-import-tests": [
     "examples/conduit/src/bad.ts",

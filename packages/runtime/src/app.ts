@@ -4,40 +4,31 @@
  * Order of a start: databases, placement, migrations, cache, sessions, routes, listening. Stopping goes the other way.
  */
 import { join, resolve } from "node:path";
-import type { FastifyBaseLogger } from "fastify";
+import type { FastifyBaseLogger, FastifyRequest } from "fastify";
 import { createCache, localCacheStore } from "./cache/index.ts";
-import {
-  type EmbeddedPostgres,
-  embeddedConnection,
-  startEmbeddedPostgres,
-} from "./database/drivers/embedded-postgres.ts";
-import { openPostgres, type PostgresAddress } from "./database/drivers/postgres.ts";
-import {
-  type Database,
-  directory,
-  directoryMigrations,
-  loadMigrations,
-  migrate,
-  type NamedMigration,
-  openPlacement,
-  placementMigrations,
-  type ShardConnection,
-  shardedDatabase,
-  type TableDeclaration,
-  tableRegistry,
-} from "./database/index.ts";
+import { type Database, directory } from "./database/index.ts";
+import { sweepIdempotencyKeys } from "./idempotency/index.ts";
 import { systemClock } from "./kernel/clock.ts";
 import { createLifecycle, type Lifecycle } from "./kernel/lifecycle.ts";
 import { systemRandom } from "./kernel/random.ts";
-import { createMetrics } from "./monitor/index.ts";
+import { createLive } from "./live/index.ts";
+import { createMetrics, type Metrics } from "./monitor/index.ts";
+import { type OpenDatabases, openDatabases, type StartOptions } from "./open-databases.ts";
+import { limitRequests, openSharedState, showRedis } from "./open-shared-state.ts";
 import type { AppDefinition, ServiceContext } from "./service.ts";
-import { databaseSessionStore, sessionMigrations } from "./session/drivers/database-session-store.ts";
 import { fastifySessions } from "./session/drivers/fastify-sessions.ts";
-import { createLoginThrottle, createPasswords, createSessions, localAttemptStore } from "./session/index.ts";
-import { type Environment, refuseUnsupported, Secret, type Topology } from "./topology/index.ts";
+import { createLoginThrottle, createPasswords, createSessions } from "./session/index.ts";
+import { showCache, showDatabases, showLive, showQueue, showShedding } from "./show-metrics.ts";
+import { diskObjects } from "./storage/drivers/disk-objects.ts";
+import { s3Objects } from "./storage/drivers/s3-objects.ts";
+import type { ObjectStore } from "./storage/index.ts";
+import { refuseUnsupported, type Topology } from "./topology/index.ts";
 import { openAssets } from "./web/assets.ts";
 import { serveAssets } from "./web/drivers/fastify-assets.ts";
 import { createWebServer } from "./web/drivers/fastify-web.ts";
+import { createShedder, type Shedder } from "./web/drivers/shed.ts";
+
+export { type OpenDatabases, openDatabases, type StartOptions };
 
 /** A running app. */
 export interface RunningApp<T> {
@@ -51,31 +42,6 @@ export interface RunningApp<T> {
   stop(): Promise<readonly Error[]>;
 }
 
-export interface StartOptions {
-  readonly topology: Topology;
-  readonly log: FastifyBaseLogger;
-  /** Where secrets are read from; default: the process's environment. */
-  readonly environment?: Environment;
-  /** Learns how to stop each part; give one to be able to stop a start that is under way. Default: the app's own. */
-  readonly lifecycle?: Lifecycle;
-  /** Use embedded databases that a running app holds, instead of refusing to. For tools beside the app; default false. */
-  readonly attach?: boolean;
-}
-
-/** The databases of a topology, open, placed and migrated, without a web server: for tools such as seeding. */
-export interface OpenDatabases<T> {
-  readonly db: Database<T>;
-  readonly home: ShardConnection;
-  readonly shards: readonly ShardConnection[];
-  readonly dataDirectories: readonly string[];
-  readonly embedded: readonly EmbeddedPostgres[];
-}
-
-/** Tables of Rungs itself, so that the shard-key guard knows them. */
-const ownTables: Readonly<Record<string, TableDeclaration>> = {
-  rungs_directory: { home: true },
-  rungs_sessions: { home: true },
-};
 const sweepEveryMs = 60 * 60 * 1_000;
 
 /** Starts an app. When a step fails, what was started is stopped again before the error is raised. */
@@ -102,162 +68,127 @@ async function start<T>(
   });
   const databases = await openDatabases(definition, options, lifecycle, (tags) => cache.invalidate(tags));
   const { db, home } = databases;
-  const sessions = createSessions({ store: databaseSessionStore({ database: home }), log });
+  const environment = options.environment ?? process.env;
+  const shared = await openSharedState({ topology, environment, home, log, lifecycle });
+  const sessions = createSessions({ store: shared.sessions, log });
   const assets = await openAssets({ folders: definition.assets ?? [] });
   const metrics = createMetrics();
   lifecycle.started("metrics", async () => metrics.close());
+  showRedis(metrics, shared.redis);
+  const live = createLive({ fanOut: shared.fanOut, log });
+  showLive(metrics, live);
   const directories = new Map<string, ReturnType<typeof directory>>();
   const context: ServiceContext<T> = {
     db,
     cache,
     sessions,
     passwords: createPasswords(),
-    loginThrottle: createLoginThrottle({ store: localAttemptStore() }),
+    loginThrottle: createLoginThrottle({ store: shared.attempts }),
     assets,
+    live,
+    storage: openStorage(options),
     directory(space) {
       const opened = directories.get(space) ?? directory({ home: db.home as never, space });
       directories.set(space, opened);
       return opened;
     },
+    environment,
     clock: systemClock,
     random: systemRandom,
     log,
   };
-  metrics.registerGauge({
-    name: "database_pool_connections",
-    help: "Connections of the database pools by state.",
-    labelNames: ["shard", "state"],
-    read: () =>
-      db.poolStats().flatMap(({ shard, total, idle, waiting }) => [
-        { labels: { shard, state: "busy" }, value: total - idle },
-        { labels: { shard, state: "idle" }, value: idle },
-        { labels: { shard, state: "waiting" }, value: waiting },
-      ]),
-  });
-  metrics.registerGauge({
-    name: "cache_events",
-    help: "Cache counters since the start, and its size.",
-    labelNames: ["kind"],
-    read: () => Object.entries(cache.stats()).map(([kind, value]) => ({ labels: { kind }, value })),
-  });
-
+  showDatabases(metrics, db);
+  showCache(metrics, cache);
+  const shedder = startShedding(topology, db, metrics, lifecycle);
   const web = createWebServer({
     ...topology.web,
     log,
     metrics,
-    checks: [...new Set([...databases.shards, home])].map((shard) => ({
-      name: shard.name,
-      check: () => shard.query(undefined, "select 1", []),
-    })),
+    ...(shedder === undefined ? {} : { shedder }),
+    checks: [
+      ...[...new Set([...databases.shards, home])].map((shard) => ({
+        name: shard.name,
+        check: () => shard.query(undefined, "select 1", []),
+      })),
+      ...(shared.redis === undefined ? [] : [{ name: "redis", check: shared.redis.check.bind(shared.redis) }]),
+    ],
     ...(definition.answerError === undefined ? {} : { answerError: definition.answerError }),
   });
+  const queue = await databases.queue.start({ shards: databases.shards, home, context, log });
+  lifecycle.started("queue", () => queue.stop(), 15_000);
+  showQueue(metrics, queue);
+  const userOf = async (request: FastifyRequest) => (await request.session())?.userId ?? undefined;
+  limitRequests(web.fastify, { limits: topology.web.limits, rates: shared.rates, userOf, log, metrics });
   fastifySessions(web.fastify, { sessions });
   serveAssets(web.fastify, assets);
   for (const service of definition.services) {
     await web.fastify.register(async (scope) => service.routes?.(scope, context));
   }
   lifecycle.started("web", () => web.close(), 15_000);
+  // Before the web server, which would wait for the streams as for any request under way.
+  lifecycle.started("live streams", () => live.drain());
+  // Before the streams end: their clients come back at once, and must find another process.
+  lifecycle.started("new connections", () => web.refuse());
   const address = await web.listen();
   await Promise.all(databases.embedded.map((server) => server.announce({ address })));
-  sweepRegularly(() => sessions.sweep(), log, lifecycle);
+  sweepRegularly("ended sessions", () => sessions.sweep(), log, lifecycle);
+  sweepRegularly("old revocations", () => shared.sweep(), log, lifecycle);
+  const sweepKeys = async () => {
+    const counts = await Promise.all(databases.shards.map((shard) => sweepIdempotencyKeys(shard)));
+    return counts.reduce((sum, count) => sum + count, 0);
+  };
+  sweepRegularly("old idempotency keys", sweepKeys, log, lifecycle);
   return { address, dataDirectories: databases.dataDirectories, context, stop: () => lifecycle.stop() };
 }
 
-/** Opens, places and migrates the databases of a topology; `lifecycle` learns how to close them. */
-export async function openDatabases<T>(
-  definition: AppDefinition<T>,
-  options: StartOptions,
+/** Requests that wait for a connection, 1 where 25 wait for each that there is: at a few ms a query, some 100 ms. */
+function poolPressure<T>(db: Database<T>, topology: Topology): number {
+  return Math.max(...db.poolStats().map(({ waiting }) => waiting)) / (25 * topology.database.pool.connectionsMax);
+}
+
+/** Overload protection in front of the web server; undefined where the topology turns it off. */
+function startShedding<T>(
+  topology: Topology,
+  db: Database<T>,
+  metrics: Metrics,
   lifecycle: Lifecycle,
-  onInvalidate: (tags: readonly string[]) => void = () => {},
-): Promise<OpenDatabases<T>> {
-  const { topology, log } = options;
-  const { addresses, embedded } = await databaseAddresses(options, lifecycle);
-  const { pool, statementTimeoutMs, preparedStatements, strategy, splits } = topology.database;
-  const open = (address: PostgresAddress, index: number) =>
-    openPostgres({ name: `shard ${index}`, address, log, pool: { ...pool, statementTimeoutMs, preparedStatements } });
-  const shards = addresses.map(open) as [ShardConnection, ...ShardConnection[]];
-  lifecycle.started("database connections", async () => void (await Promise.all(shards.map((shard) => shard.close()))));
-  const [home] = shards;
-  await migrateAll(definition, addresses);
-  const placement = await openPlacement(home.kysely, shards, { strategy, splits });
-  const tables = tableRegistry([
-    { name: "rungs", tables: ownTables },
-    ...definition.services.map((service) => ({ name: service.name, tables: service.tables ?? {} })),
-  ]);
-  const db = shardedDatabase<T>({ shards, placement, tables, onInvalidate });
-  return { db, home, shards, embedded, dataDirectories: embedded.map((server) => server.directory) };
+): Shedder | undefined {
+  const { loopLatenessMsMax } = topology.web;
+  if (loopLatenessMsMax === 0) return undefined;
+  const pressure = () => poolPressure(db, topology);
+  const shedder = createShedder({ clock: systemClock, random: systemRandom, loopLatenessMsMax, pressure });
+  lifecycle.started("overload protection", async () => shedder.stop());
+  showShedding(metrics, shedder);
+  return shedder;
 }
 
-async function databaseAddresses(
-  { topology, log, environment = process.env, attach = false }: StartOptions,
+/** The folder beside the databases, or the bucket; its keys are revealed here. */
+function openStorage({ topology, environment = process.env }: StartOptions): ObjectStore {
+  const { url, region, endpoint, accessKeyId, secretAccessKey } = topology.storage;
+  if (url === undefined || region === undefined || accessKeyId === undefined || secretAccessKey === undefined) {
+    return diskObjects({ directory: join(resolve(topology.dataDirectory), "objects") });
+  }
+  return s3Objects({
+    bucket: new URL(url).host,
+    region,
+    accessKeyId: accessKeyId.reveal(environment),
+    secretAccessKey: secretAccessKey.reveal(environment),
+    ...(endpoint === undefined ? {} : { endpoint }),
+  });
+}
+
+function sweepRegularly(
+  what: string,
+  sweep: () => Promise<number>,
+  log: FastifyBaseLogger,
   lifecycle: Lifecycle,
-): Promise<{ addresses: PostgresAddress[]; embedded: EmbeddedPostgres[] }> {
-  const { shards } = topology.database;
-  if (typeof shards !== "number") {
-    const reveal = (address: string | Secret) => (address instanceof Secret ? address.reveal(environment) : address);
-    return { addresses: shards.map((shard) => ({ url: reveal(shard.leader) })), embedded: [] };
-  }
-  const base = join(resolve(topology.dataDirectory), "database");
-  const folders = Array.from({ length: shards }, (_, index) => join(base, `shard-${index}`));
-  if (attach) {
-    const running = await Promise.all(folders.map((folder) => embeddedConnection(folder)));
-    if (running.every((address) => address !== undefined)) return { addresses: running, embedded: [] };
-  }
-  const starts = await Promise.allSettled(
-    folders.map(async (folder, index) => {
-      const server = await startEmbeddedPostgres({ directory: folder, log });
-      lifecycle.started(`embedded database ${index}`, () => server.stop(), 30_000);
-      return server;
-    }),
-  );
-  const embedded: EmbeddedPostgres[] = [];
-  for (const start of starts) {
-    if (start.status === "rejected") throw start.reason;
-    embedded.push(start.value);
-  }
-  return { addresses: embedded.map((server) => server.connection), embedded };
-}
-
-/** Migrations run on connections of their own, without a statement timeout. */
-async function migrateAll<T>(definition: AppDefinition<T>, addresses: readonly PostgresAddress[]): Promise<void> {
-  const services: { name: string; migrations: readonly NamedMigration[] }[] = [
-    { name: "rungs", migrations: placementMigrations },
-    { name: "rungs_directory", migrations: directoryMigrations },
-    { name: "rungs_sessions", migrations: sessionMigrations },
-  ];
-  for (const { name, migrations = [] } of definition.services) {
-    const list =
-      typeof migrations === "string" || migrations instanceof URL ? await loadMigrations(migrations) : migrations;
-    services.push({ name, migrations: list });
-  }
-  await Promise.all(
-    addresses.map(async (address, index) => {
-      const name = `shard ${index}`;
-      const connection = openPostgres({
-        name,
-        address,
-        pool: { connectionsMax: 2, statementTimeoutMs: 0, acquireTimeoutMs: 60_000 },
-      });
-      try {
-        for (const { name: service, migrations } of services) {
-          await migrate({ db: connection.kysely, name, service, target: "shards", migrations });
-          if (index === 0)
-            await migrate({ db: connection.kysely, name: "the home database", service, target: "home", migrations });
-        }
-      } finally {
-        await connection.close();
-      }
-    }),
-  );
-}
-
-function sweepRegularly(sweep: () => Promise<number>, log: FastifyBaseLogger, lifecycle: Lifecycle): void {
+): void {
   const run = () => {
     sweep().then(
-      (count) => log.debug({ count }, "ended sessions were deleted"),
-      (error: unknown) => log.warn({ error }, "ended sessions could not be deleted"),
+      (count) => log.debug({ count }, `${what} were deleted`),
+      (error: unknown) => log.warn({ error }, `${what} could not be deleted`),
     );
   };
   const timer = setInterval(run, sweepEveryMs).unref();
-  lifecycle.started("session sweep", async () => clearInterval(timer));
+  lifecycle.started(`sweep of ${what}`, async () => clearInterval(timer));
 }

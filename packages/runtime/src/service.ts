@@ -6,7 +6,11 @@ import type { Clock } from "./kernel/clock.ts";
 import { ConfigError } from "./kernel/errors.ts";
 import type { Logger } from "./kernel/log.ts";
 import type { Random } from "./kernel/random.ts";
+import type { Live } from "./live/index.ts";
+import type { Handler, Schedule } from "./queue/index.ts";
 import type { LoginThrottle, Passwords, Sessions } from "./session/index.ts";
+import type { ObjectStore } from "./storage/index.ts";
+import type { Environment } from "./topology/index.ts";
 import type { Assets } from "./web/assets.ts";
 import type { ErrorAnswer } from "./web/index.ts";
 
@@ -18,8 +22,14 @@ export interface ServiceContext<T> {
   readonly passwords: Passwords;
   readonly loginThrottle: LoginThrottle;
   readonly assets: Assets;
+  /** Sends to open pages, and serves their streams. */
+  readonly live: Live;
+  /** Where uploaded files are kept. */
+  readonly storage: ObjectStore;
   /** Opens a name space whose names are unique over all shards. One object a space. */
   directory(space: string): Directory;
+  /** Where the app's own settings and secrets are read from; the process's environment unless the start was given another. */
+  readonly environment: Environment;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -31,6 +41,13 @@ export interface ServiceDefinition<T> {
   readonly tables?: Readonly<Record<string, TableDeclaration>>;
   /** Folder of migrations as a file URL, or the migrations themselves. */
   readonly migrations?: string | URL | readonly NamedMigration[];
+  /**
+   * What it does when something happened, by the handler's name. Stored messages carry "service.name": rename a handler only
+   * when none is waiting.
+   */
+  readonly on?: Readonly<Record<string, Handler<ServiceContext<T>>>>;
+  /** Messages published again and again, by name. */
+  readonly schedules?: Readonly<Record<string, Schedule>>;
   /** Registers its routes on Fastify; called once, before the server listens. */
   readonly routes?: (fastify: FastifyInstance, context: ServiceContext<T>) => void | Promise<void>;
 }

@@ -4,6 +4,7 @@
  * A transaction never spans shards. The same calls run on one embedded server and on many servers.
  */
 import type { CompiledQuery, Kysely, Transaction } from "kysely";
+import type { EventType, Publication, PublishOptions } from "../kernel/event.ts";
 import type { Statement, StatementParameters } from "./statement.ts";
 
 /** Kysely's query starters, typed by the tables `T`. */
@@ -27,6 +28,11 @@ export type Queries<T> = Pick<
 export type ShardTransaction<T> = Queries<T> & {
   /** Drops cached entries that carry the tag, right after the commit and before the caller goes on. */
   invalidate(...tags: readonly string[]): void;
+  /**
+   * Tells those who handle the event, if this transaction commits: the message is written with its last statement, after
+   * all its row locks. Raises `EVENT_INVALID` at once, and `CAPABILITY_MISSING` on a database that no queue joined.
+   */
+  publish<P>(event: EventType<P>, payload: P, options?: PublishOptions): void;
   /** The Kysely transaction itself, for libraries that take one. */
   readonly kysely: Transaction<T>;
 };
@@ -37,16 +43,43 @@ export interface TransactionOptions {
   readonly isolation?: "read committed" | "repeatable read" | "serializable";
 }
 
+/** What a one-statement write brings about beside its rows, if it commits. */
+export interface Effects<R = unknown> {
+  /** Cache tags to drop. */
+  readonly invalidate?: readonly string[];
+  /**
+   * Messages for those who handle their events, made by `publication`: either written if the statement gives at least one
+   * row, in the same round trip, or chosen by the rows it gave, in a transaction around the statement.
+   */
+  readonly publish?: readonly Publication[] | ((rows: readonly R[]) => readonly Publication[]);
+  /** With a list in `publish`: a column that must have a value in the statement's first row for them to be written. */
+  readonly publishIf?: keyof R & string;
+}
+
+/** Writes messages for the queue tier; what a database needs so that its transactions can publish. */
+export interface MessageWriter {
+  /** The values of the messages for {@link MessageWriter.insertSql}; undefined when nobody handles them. */
+  values(publications: readonly Publication[]): readonly unknown[] | undefined;
+  /**
+   * The statement that stores them where a condition holds, `true` for always. It has each of its parameters `$1`, `$2`, ...
+   * once, in this order.
+   */
+  insertSql(condition: string): string;
+  /** Messages may have been committed on the shard of that name. */
+  committed(shardName: string): void;
+}
+
 /** One shard (or the home database), for queries outside and inside transactions. */
 export type Shard<T> = Omit<Queries<T>, "run"> & {
   /**
    * Runs a statement in a transaction of its own, by the shortest way. Tags in `effects.invalidate` take effect once it
-   * has committed and before the caller goes on: a one-statement write needs no {@link Shard.transaction}.
+   * has committed and before the caller goes on: a one-statement write needs no {@link Shard.transaction}. Messages in
+   * `effects.publish` are written with it.
    */
   run<P extends StatementParameters, R>(
     statement: Statement<P, R>,
     parameters: P,
-    effects?: { readonly invalidate?: readonly string[] },
+    effects?: Effects<NoInfer<R>>,
   ): Promise<R[]>;
   /** Runs `work` in a transaction on the leader: commits when it returns, rolls back when it throws. */
   transaction<R>(work: (tx: ShardTransaction<T>) => Promise<R>, options?: TransactionOptions): Promise<R>;

@@ -1,10 +1,13 @@
 /** The database policy: routes keys to shards, merges scatter-gather answers, applies effects at commit. */
 
-import type { Kysely, KyselyPlugin, Transaction } from "kysely";
-import { UnavailableError } from "../kernel/errors.ts";
+import { CompiledQuery, type Kysely, type KyselyPlugin, type Transaction } from "kysely";
+import { UnavailableError, UnsupportedError } from "../kernel/errors.ts";
+import { type EventType, type Publication, type PublishOptions, publication } from "../kernel/event.ts";
 import type {
   Database,
+  Effects,
   MergeOptions,
+  MessageWriter,
   Queries,
   Shard,
   ShardConnection,
@@ -13,6 +16,7 @@ import type {
   TransactionOptions,
 } from "./database.ts";
 import { checkParts, checkWindow, checkWindowRead, mergeRows, watchedWindow } from "./merge-rows.ts";
+import { type PublishingStatement, publishingStatement } from "./publishing-statement.ts";
 import type { QueryScope } from "./shard-key/guard.ts";
 import { QueryCheck } from "./shard-key/query-check.ts";
 import { type Placement, shardOf } from "./sharding/placement.ts";
@@ -36,11 +40,20 @@ export interface ShardedDatabaseOptions {
   readonly checkKeys?: boolean;
   /** Called with the tags of a committed transaction, before its caller goes on. */
   readonly onInvalidate?: (tags: readonly string[]) => void | Promise<void>;
+  /** Lets transactions publish. Default: `publish` is refused. */
+  readonly messages?: MessageWriter;
 }
 
 /** Joins connections, placement and tables to a {@link Database}. */
 export function shardedDatabase<T>(options: ShardedDatabaseOptions): Database<T> {
-  const { shards, placement, tables, onInvalidate, guard = process.env["NODE_ENV"] !== "production" } = options;
+  const {
+    shards,
+    placement,
+    tables,
+    onInvalidate,
+    messages,
+    guard = process.env["NODE_ENV"] !== "production",
+  } = options;
   const checksKeys = guard && (options.checkKeys ?? false);
   const home = options.home ?? shards[0];
   const judged = { key: new WeakMap(), everywhere: new WeakMap(), home: new WeakMap() };
@@ -48,7 +61,7 @@ export function shardedDatabase<T>(options: ShardedDatabaseOptions): Database<T>
     const check = guard
       ? new QueryCheck({ scope, tables, judged: judged[scope], ...(keys === undefined ? {} : { keys }) })
       : undefined;
-    return new ConnectedShard<T>(connection, { check, onInvalidate });
+    return new ConnectedShard<T>(connection, { check, onInvalidate, messages });
   };
   const keyed = shards.map((shard) => open(shard, "key"));
   const everyShard = shards.map((shard) => open(shard, "everywhere"));
@@ -109,6 +122,13 @@ export function shardedDatabase<T>(options: ShardedDatabaseOptions): Database<T>
 interface ShardHooks {
   readonly check: QueryCheck | undefined;
   readonly onInvalidate: ((tags: readonly string[]) => void | Promise<void>) | undefined;
+  readonly messages: MessageWriter | undefined;
+}
+
+/** What a transaction has asked for, to happen if it commits. */
+interface PendingEffects {
+  readonly tags: string[];
+  readonly publications: Publication[];
 }
 
 /** Kysely's starters over one executor, delegated one by one because Kysely keeps private state. */
@@ -144,6 +164,7 @@ abstract class KyselyQueries<T> {
 class ConnectedShard<T> extends KyselyQueries<T> implements Shard<T> {
   private readonly connection: ShardConnection;
   private readonly hooks: ShardHooks;
+  private readonly publishing = new WeakMap<object, Map<string, PublishingStatement<never> | undefined>>();
 
   constructor(connection: ShardConnection, hooks: ShardHooks) {
     const db = connection.kysely as Kysely<T>;
@@ -155,15 +176,65 @@ class ConnectedShard<T> extends KyselyQueries<T> implements Shard<T> {
   run<P extends StatementParameters, R>(
     statement: Statement<P, R>,
     parameters: P,
-    effects?: { readonly invalidate?: readonly string[] },
+    effects: Effects<R> = {},
   ): Promise<R[]> {
     const { check } = this.hooks;
+    const { invalidate = [], publish } = effects;
     // The way of nearly all queries in production: nothing between the handler and the pool.
-    if (check === undefined && effects?.invalidate === undefined) return this.send(statement, parameters);
-    return this.withEffects(async () => {
-      check?.statement(statement, parameters);
+    if (check === undefined && effects.invalidate === undefined && publish === undefined) {
       return this.send(statement, parameters);
-    }, effects?.invalidate ?? []);
+    }
+    const run = async (rowsOf: () => Promise<R[]>, publications: readonly Publication[] = []) =>
+      this.withEffects(
+        async () => {
+          check?.statement(statement, parameters);
+          return rowsOf();
+        },
+        { tags: [...invalidate], publications: [...publications] },
+      );
+    if (publish === undefined) return run(() => this.send(statement, parameters));
+    const messages = this.messages();
+    if (typeof publish === "function") return this.runAndPublish(statement, parameters, effects);
+    const values = messages.values(publish);
+    if (values === undefined) return run(() => this.send(statement, parameters));
+    const joined = this.joined(statement, messages, effects.publishIf);
+    if (joined === undefined) return this.runAndPublish(statement, parameters, effects);
+    return run(() => this.connection.query<R>(joined.name, joined.sql, joined.bind(parameters, values)), publish);
+  }
+
+  /** The statement that also writes messages, made once. */
+  private joined<P extends StatementParameters, R>(
+    statement: Statement<P, R>,
+    messages: MessageWriter,
+    column = "",
+  ): PublishingStatement<P> | undefined {
+    const known = this.publishing.get(statement) ?? new Map<string, PublishingStatement<never> | undefined>();
+    this.publishing.set(statement, known);
+    if (!known.has(column)) {
+      known.set(column, publishingStatement(statement, messages, column === "" ? undefined : column));
+    }
+    return known.get(column);
+  }
+
+  private messages(): MessageWriter {
+    return this.hooks.messages ?? refusePublishing("A message", this.connection.name);
+  }
+
+  private runAndPublish<P extends StatementParameters, R>(
+    statement: Statement<P, R>,
+    parameters: P,
+    { invalidate = [], publish = [], publishIf }: Effects<R>,
+  ): Promise<R[]> {
+    return this.transact(async (tx, pending) => {
+      const rows = await tx.run(statement, parameters);
+      pending.tags.push(...invalidate);
+      const [first] = rows;
+      if (typeof publish === "function") pending.publications.push(...publish(rows));
+      else if (first != null && (publishIf === undefined || first[publishIf] != null)) {
+        pending.publications.push(...publish);
+      }
+      return rows;
+    });
   }
 
   private send<P extends StatementParameters, R>(statement: Statement<P, R>, parameters: P): Promise<R[]> {
@@ -171,48 +242,76 @@ class ConnectedShard<T> extends KyselyQueries<T> implements Shard<T> {
   }
 
   transaction<R>(work: (tx: ShardTransaction<T>) => Promise<R>, options: TransactionOptions = {}): Promise<R> {
-    const tags: string[] = [];
+    return this.transact(work, options);
+  }
+
+  private transact<R>(
+    work: (tx: ShardTransaction<T>, pending: PendingEffects) => Promise<R>,
+    options: TransactionOptions = {},
+  ): Promise<R> {
+    const pending: PendingEffects = { tags: [], publications: [] };
     const begin = this.db.transaction();
-    const run = (kysely: Transaction<T>) =>
-      work(new ConnectedTransaction<T>(kysely, this.connection, tags, this.hooks.check));
+    const run = async (kysely: Transaction<T>) => {
+      const tx = new ConnectedTransaction<T>(kysely, this.connection, pending, this.hooks);
+      const result = await work(tx, pending);
+      await this.writeMessages(kysely, pending.publications);
+      return result;
+    };
     return this.withEffects(
       () => (options.isolation === undefined ? begin : begin.setIsolationLevel(options.isolation)).execute(run),
-      tags,
+      pending,
     );
   }
 
-  /** Invalidates after the commit, and also when the connection broke: then the commit may have happened. */
-  private async withEffects<R>(write: () => Promise<R>, tags: readonly string[]): Promise<R> {
+  /** Last in the transaction, so that messages are numbered after all its row locks, and with one statement for all. */
+  private async writeMessages(kysely: Transaction<T>, publications: readonly Publication[]): Promise<void> {
+    if (publications.length === 0) return;
+    const messages = this.messages();
+    const values = messages.values(publications);
+    if (values === undefined) return;
+    const query = this.connection.named(CompiledQuery.raw(messages.insertSql("true")), "rungs_publish", [...values]);
+    await kysely.withoutPlugins().executeQuery(query);
+  }
+
+  /** Acts after the commit, and also when the connection broke: then the commit may have happened. */
+  private async withEffects<R>(write: () => Promise<R>, pending: PendingEffects): Promise<R> {
     let result: R;
     try {
       result = await write();
     } catch (error) {
-      if (error instanceof UnavailableError && !error.canRetry && tags.length > 0) {
+      if (error instanceof UnavailableError && !error.canRetry) {
         try {
-          await this.hooks.onInvalidate?.(tags);
+          await this.actOn(pending);
         } catch {
           // The write's own error is the one that matters to the caller.
         }
       }
       throw error;
     }
-    if (tags.length > 0) await this.hooks.onInvalidate?.(tags);
+    await this.actOn(pending);
     return result;
+  }
+
+  private async actOn({ tags, publications }: PendingEffects): Promise<void> {
+    if (publications.length > 0) this.hooks.messages?.committed(this.connection.name);
+    if (tags.length > 0) await this.hooks.onInvalidate?.(tags);
   }
 }
 
 class ConnectedTransaction<T> extends KyselyQueries<T> implements ShardTransaction<T> {
   readonly kysely: Transaction<T>;
   private readonly connection: ShardConnection;
-  private readonly tags: string[];
+  private readonly pending: PendingEffects;
   private readonly check: QueryCheck | undefined;
+  private readonly canPublish: boolean;
 
-  constructor(kysely: Transaction<T>, connection: ShardConnection, tags: string[], check: QueryCheck | undefined) {
+  constructor(kysely: Transaction<T>, connection: ShardConnection, pending: PendingEffects, hooks: ShardHooks) {
     super(kysely);
     this.kysely = kysely;
     this.connection = connection;
-    this.tags = tags;
-    this.check = check;
+    this.pending = pending;
+    this.check = hooks.check;
+    this.canPublish = hooks.messages !== undefined;
   }
 
   async run<P extends StatementParameters, R>(statement: Statement<P, R>, parameters: P): Promise<R[]> {
@@ -222,7 +321,12 @@ class ConnectedTransaction<T> extends KyselyQueries<T> implements ShardTransacti
   }
 
   invalidate(...tags: readonly string[]): void {
-    this.tags.push(...tags);
+    this.pending.tags.push(...tags);
+  }
+
+  publish<P>(event: EventType<P>, payload: P, options: PublishOptions = {}): void {
+    if (!this.canPublish) refusePublishing(`"${event.name}"`, this.connection.name);
+    this.pending.publications.push(publication(event, payload, options));
   }
 }
 
@@ -234,4 +338,11 @@ function guardPlugin(check: QueryCheck): KyselyPlugin {
     },
     transformResult: async ({ result }) => result,
   };
+}
+
+function refusePublishing(what: string, shard: string): never {
+  throw new UnsupportedError(
+    "CAPABILITY_MISSING",
+    `${what} cannot be published: no queue is joined to ${shard}. Give shardedDatabase() its messages option, or start the app by startApp().`,
+  );
 }

@@ -59,16 +59,14 @@ export function statements<T>() {
       const placeholders = new Proxy({}, { get: (_, key) => new Placeholder(String(key)) }) as P;
       const compiled = build(compiler as Kysely<T>, placeholders).compile();
       claimName(name, compiled.sql);
-      const slots = compiled.parameters.map((value) =>
-        value instanceof Placeholder ? value.key : { constant: value },
-      );
-      return {
-        name,
-        compiled,
-        bind: (parameters) =>
-          slots.map((slot) => (typeof slot === "string" ? parameters[slot as keyof P] : slot.constant)),
-      };
+      return { name, compiled, bind: slotsOf<P>(compiled) };
     };
+}
+
+/** How to fill a compiled query's parameters, in the order of `$1, $2, ...`. */
+export function slotsOf<P extends StatementParameters>(compiled: CompiledQuery): (parameters: P) => unknown[] {
+  const slots = compiled.parameters.map((value) => (value instanceof Placeholder ? value.key : { constant: value }));
+  return (parameters) => slots.map((slot) => (typeof slot === "string" ? parameters[slot as keyof P] : slot.constant));
 }
 
 /** Each connection keeps a prepared statement a name until it closes; more than these are made in a loop by mistake. */
@@ -100,7 +98,7 @@ function shorten(text: string): string {
 }
 
 /** Kysely without a connection: compiles PostgreSQL's dialect and runs nothing. */
-const compiler = new Kysely<unknown>({
+export const compiler = new Kysely<unknown>({
   dialect: {
     createAdapter: () => new PostgresAdapter(),
     createDriver: () => new DummyDriver(),

@@ -1,4 +1,9 @@
 /** The session tier: server-side sessions, passwords, login throttle and CSRF rule; usable with any Node http handler. */
+export {
+  type AdoptingSessionStoreOptions,
+  type AdoptiveSessionStore,
+  adoptingSessionStore,
+} from "./adopting-session-store.ts";
 export type { AttemptCounts, AttemptStore, AttemptWindow } from "./attempt-store.ts";
 export { type CsrfEvidence, type CsrfVerdict, csrfToken, csrfVerdict, passesCsrf } from "./csrf.ts";
 export { localAttemptStore } from "./drivers/local-attempt-store.ts";
@@ -18,6 +23,7 @@ export {
   type PasswordsOptions,
 } from "./password.ts";
 export { RequestRefusedError } from "./request-refused.ts";
+export type { SessionRevocations } from "./session-revocations.ts";
 export {
   type JsonValue,
   type SessionCapabilities,

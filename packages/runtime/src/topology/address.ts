@@ -5,7 +5,7 @@ export type AddressKind = "database" | "sessions" | "cache" | "queue";
 
 const protocols: Readonly<Record<AddressKind, readonly string[]>> = {
   database: ["postgres", "postgresql"],
-  sessions: ["redis", "rediss"],
+  sessions: ["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"],
   cache: ["redis", "rediss", "memcached"],
   queue: ["amqp", "amqps", "kafka"],
 };
@@ -50,8 +50,13 @@ export function redactAddress(text: string): string {
   return `${url.protocol}//${url.host}${url.pathname}${url.search === "" ? "" : "?..."}`;
 }
 
-/** libpq takes `postgres://user@/name?host=/socket/folder`, whose empty host behind a user no URL parser takes. */
+/**
+ * Sentinels and nodes of a Cluster are listed in one URL, which no URL parser takes: only the first of them is read here.
+ * libpq takes `postgres://user@/name?host=/socket/folder`, whose empty host behind a user none takes either.
+ */
 function parse(text: string): URL | undefined {
-  const whole = text.replace(/^(\w+:\/\/[^/?#]*@)\//, "$1localhost/");
+  const whole = text
+    .replace(/^(rediss?\+\w+:\/\/(?:[^/?#@]*@)?[^/?#@,]+),[^/?#@]*/, "$1")
+    .replace(/^(\w+:\/\/[^/?#]*@)\//, "$1localhost/");
   return URL.canParse(whole) ? new URL(whole) : undefined;
 }

@@ -8,6 +8,8 @@ export function crossProblems(topology: Topology, source: (path: string) => stri
     ...splitProblems(topology),
     ...serverProblems(topology),
     ...cdnProblems(topology),
+    ...storageProblems(topology),
+    ...sessionProblems(topology),
     ...regionProblems(topology),
   ].map(([path, message]) => `${path}: ${message} (from ${source(path)}).`);
 }
@@ -56,6 +58,24 @@ function cdnProblems({ cdn }: Topology): Problem[] {
   return (["zone", "token"] as const)
     .filter((name) => cdn[name] === undefined)
     .map((name) => [`cdn.${name}`, `expected a value, because cdn.provider is "${cdn.provider}", got nothing`]);
+}
+
+function storageProblems({ storage }: Topology): Problem[] {
+  const names = ["region", "accessKeyId", "secretAccessKey"] as const;
+  if (storage.url === undefined) {
+    const idle = (["endpoint", ...names] as const).filter((name) => storage[name] !== undefined);
+    return idle.map((name) => [`storage.${name}`, "has an effect only with storage.url, which is not set"]);
+  }
+  return names
+    .filter((name) => storage[name] === undefined)
+    .map((name) => [`storage.${name}`, "expected a value, because storage.url names a bucket, got nothing"]);
+}
+
+function sessionProblems({ sessions }: Topology): Problem[] {
+  if (sessions.url !== undefined) return [];
+  return (["caFile", "prefix"] as const)
+    .filter((name) => sessions[name] !== undefined)
+    .map((name) => [`sessions.${name}`, "has an effect only with sessions.url, which is not set"]);
 }
 
 function regionProblems({ regions = {} }: Topology): Problem[] {

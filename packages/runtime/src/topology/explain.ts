@@ -40,7 +40,7 @@ export function showText(text: string): string {
 }
 
 /** Settings whose text may be a secret put in the wrong place: their kind is told, never their value. */
-const mayBeSecret = /^(?:sessions|cache|cdn|queue|regions|database\.shards)\b|^(?:cdn|database|web|log)?$/;
+const mayBeSecret = /^(?:sessions|cache|cdn|storage|queue|regions|database\.shards)\b|^(?:cdn|database|web|log)?$/;
 const harmless = /^cdn\.(?:provider|zone)$|^cache\.(?:isEnabled|local\b)/;
 
 function showValue(keys: readonly PropertyKey[], value: unknown): string {

@@ -4,6 +4,7 @@ export { type ConfigFile, configFileNames, loadConfigFile } from "./config-file.
 export { describeTopology } from "./describe.ts";
 export { diffTopologies, type TopologyChange } from "./diff.ts";
 export type { FlagName, Flags } from "./inputs.ts";
+export { nearestName } from "./nearest.ts";
 export { presetFor, type Rung, rungOf, rungPresets } from "./presets.ts";
 export { type ResolvedTopology, type ResolveInput, resolveTopology } from "./resolve.ts";
 export { type Environment, env, Secret } from "./secret.ts";

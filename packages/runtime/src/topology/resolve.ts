@@ -64,7 +64,7 @@ export function resolveTopology(input: ResolveInput): ResolvedTopology {
       problems.push(...explainIssues(parsed.error, content, source));
       continue;
     }
-    for (const group of ["sessions", "queue"]) merged[group] ??= {};
+    for (const group of ["sessions", "storage", "queue"]) merged[group] ??= {};
     for (const [path, value] of settingsOf(parsed.data satisfies TopologyInput)) {
       putSetting(merged, path, value);
       origins.set(path, source(path));

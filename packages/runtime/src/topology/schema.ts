@@ -70,13 +70,16 @@ function address(kind: AddressKind) {
   });
 }
 
-const token = z.unknown().transform((value, context): Secret => {
-  const secret = asSecret(value);
-  if (secret !== undefined) return secret;
-  const message = `holds a value, and secrets are given by reference only; ${referenceHint(["token"], "CDN_TOKEN")}`;
-  context.issues.push({ code: "custom", message, input: value });
-  return z.NEVER;
-});
+/** A value that may only be given by reference; `name` and `variable` are those of the hint. */
+function reference(name: string, variable: string) {
+  return z.unknown().transform((value, context): Secret => {
+    const secret = asSecret(value);
+    if (secret !== undefined) return secret;
+    const message = `holds a value, and secrets are given by reference only; ${referenceHint([name], variable)}`;
+    context.issues.push({ code: "custom", message, input: value });
+    return z.NEVER;
+  });
+}
 
 const shardServers = group({
   leader: address("database"),
@@ -135,9 +138,18 @@ export const topologySchema = group({
     balancer: oneOf(["nginx", "haproxy"]),
     bodyLimitBytes: integer(1, int32Max),
     requestTimeoutMs: integer(1, int32Max),
+    loopLatenessMsMax: integer(0, 60_000),
     trustProxy: list(proxy, 'a list of at most 64 proxies, such as ["127.0.0.1"]', 0, 64).optional(),
+    limits: group({
+      addressPerMinute: integer(1, 10_000_000),
+      userPerMinute: integer(1, 10_000_000),
+    }).optional(),
   }).optional(),
-  sessions: group({ url: address("sessions").optional() }).optional(),
+  sessions: group({
+    url: address("sessions").optional(),
+    caFile: text("the path of a file", /^(?!.*:\/\/)[^\0]{1,4096}$/).optional(),
+    prefix: text('1 to 64 characters such as "shop:"', /^[A-Za-z0-9._:-]{1,64}$/).optional(),
+  }).optional(),
   cache: group({
     isEnabled: bool,
     url: address("cache").optional(),
@@ -148,7 +160,7 @@ export const topologySchema = group({
       error: 'expected one of "varnish", "cloudflare", "fastly"',
     }),
     zone: text("the provider's id of the site", /^[A-Za-z0-9._-]{1,253}$/).optional(),
-    token: token.optional(),
+    token: reference("token", "CDN_TOKEN").optional(),
   }).optional(),
   database: group({
     key: text("the name of a column", /^[a-z_][a-z0-9_]{0,62}$/).optional(),
@@ -158,6 +170,16 @@ export const topologySchema = group({
     pool: group({ connectionsMax: integer(1, 10_000), acquireTimeoutMs: integer(1, int32Max) }).optional(),
     statementTimeoutMs: integer(0, int32Max),
     preparedStatements: bool,
+  }).optional(),
+  storage: group({
+    url: text("a bucket such as s3://uploads", /^s3:\/\/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\/?$/).optional(),
+    region: text("a region such as eu-central-1", /^[a-z0-9-]{1,63}$/).optional(),
+    endpoint: text(
+      "the address of an S3 server, such as https://s3.example.com",
+      /^https?:\/\/[A-Za-z0-9.:[\]-]{1,253}(?:\/[A-Za-z0-9._/-]{0,200})?$/,
+    ).optional(),
+    accessKeyId: reference("accessKeyId", "S3_ACCESS_KEY_ID").optional(),
+    secretAccessKey: reference("secretAccessKey", "S3_SECRET_ACCESS_KEY").optional(),
   }).optional(),
   queue: group({ url: address("queue").optional() }).optional(),
   regions: z

@@ -49,11 +49,32 @@ export interface Topology {
     readonly bodyLimitBytes: number;
     /** How long a request may take to arrive; default 30,000 ms. */
     readonly requestTimeoutMs: number;
+    /** While the event loop is later than this under many requests, some are refused early; default 100 ms, 0 for never. */
+    readonly loopLatenessMsMax: number;
     /** Proxies whose X-Forwarded-For is believed: IP addresses, CIDR ranges, "loopback"; default none. */
     readonly trustProxy: readonly string[];
+    /** Requests answered before 429; default without limits. A tenth of each, 10 at least, may come at once. */
+    readonly limits?:
+      | {
+          /** Of one client address, an IPv6 address with its /64. */
+          readonly addressPerMinute?: number | undefined;
+          /** Of one signed-in user. */
+          readonly userPerMinute?: number | undefined;
+        }
+      | undefined;
   };
-  /** Where sessions live; no URL: in the database. */
-  readonly sessions: { readonly url?: Address | undefined };
+  /** Where sessions, counts of attempts and requests, and live messages live. */
+  readonly sessions: {
+    /**
+     * A Redis 6.2 or newer (7 for a Cluster): `redis://host:port`, `redis+sentinel://host,host/master`, `redis+cluster://host,host`,
+     * with `rediss` for TLS. No URL: sessions in the database, the others in each process.
+     */
+    readonly url?: Address | undefined;
+    /** File of the certificates, in PEM, that sign those of the servers; default those Node trusts. */
+    readonly caFile?: string | undefined;
+    /** Before each key, for apps that share a Redis; default "rungs:". */
+    readonly prefix?: string | undefined;
+  };
   readonly cache: {
     /** Default true. */
     readonly isEnabled: boolean;
@@ -78,6 +99,19 @@ export interface Topology {
     readonly statementTimeoutMs: number;
     /** Default true. Turn off behind PgBouncer in transaction mode before version 1.21. */
     readonly preparedStatements: boolean;
+  };
+  /** Where uploaded files live; no URL: in the folder `objects` under `dataDirectory`, which all processes must share. */
+  readonly storage: {
+    /** A bucket of a server that speaks S3's protocol, `s3://bucket`. */
+    readonly url?: string | undefined;
+    /** The bucket's region, e.g. "eu-central-1"; needed with a URL. */
+    readonly region?: string | undefined;
+    /** Address of the server; default Amazon's of the region. */
+    readonly endpoint?: string | undefined;
+    /** Access to the bucket; needed with a URL. */
+    readonly accessKeyId?: Secret | undefined;
+    /** Access to the bucket; needed with a URL. */
+    readonly secretAccessKey?: Secret | undefined;
   };
   /** Message broker; no URL: jobs live in the database. */
   readonly queue: { readonly url?: Address | undefined };
@@ -115,6 +149,7 @@ export const defaultTopology: Topology = deepFreeze({
     processes: 1,
     bodyLimitBytes: 1024 * 1024,
     requestTimeoutMs: 30_000,
+    loopLatenessMsMax: 100,
     trustProxy: [],
   },
   sessions: {},
@@ -128,6 +163,7 @@ export const defaultTopology: Topology = deepFreeze({
     statementTimeoutMs: 10_000,
     preparedStatements: true,
   },
+  storage: {},
   queue: {},
   log: { level: "info", isPretty: false },
 });

@@ -4,11 +4,10 @@ import { defaultTopology, type Topology } from "./topology.ts";
 
 /** Paths of the settings that nothing carries out yet; empty when the topology can run. */
 export function unsupportedSettings(topology: Topology): string[] {
-  const { web, sessions, cache, cdn, queue, regions, database, log } = topology;
+  const { web, cache, cdn, queue, regions, database, log } = topology;
   const found: string[] = [];
   if (web.processes > 1) found.push("web.processes");
   if (web.balancer !== undefined) found.push("web.balancer");
-  if (sessions.url !== undefined) found.push("sessions.url");
   if (cache.url !== undefined) found.push("cache.url");
   if (cdn !== undefined) found.push("cdn");
   if (queue.url !== undefined) found.push("queue.url");

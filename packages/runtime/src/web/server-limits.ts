@@ -52,6 +52,23 @@ export async function stopListening(server: Server): Promise<void> {
   await sleep(lingerMs);
 }
 
+/**
+ * How long a draining process behind a proxy keeps idle connections open: longer than the 2 s after which the balancer of `rungs up`
+ * closes its own, so that no request meets a connection that is being closed.
+ */
+export const proxyIdleMs = 2_500;
+const lookEveryMs = 25;
+
+/** Waits until all connections are gone, at most `ms`. */
+export async function whenUnconnected(server: Server, ms: number): Promise<void> {
+  const until = performance.now() + ms;
+  while (performance.now() < until) {
+    const count = await new Promise<number>((resolve) => server.getConnections((_error, found) => resolve(found ?? 0)));
+    if (count === 0) return;
+    await sleep(lookEveryMs);
+  }
+}
+
 /** Says in plain words why a port cannot be listened on. */
 export function listenError(error: unknown, address: { readonly host: string; readonly port: number }): unknown {
   const code = (error as NodeJS.ErrnoException).code;

@@ -88,7 +88,6 @@ describe("unsupportedSettings", () => {
     expect(unsupportedSettings(presetFor(5))).toEqual([
       "web.processes",
       "web.balancer",
-      "sessions.url",
       "cache.url",
       "cdn",
       "queue.url",
@@ -105,7 +104,7 @@ describe("unsupportedSettings", () => {
         name: "UnsupportedError",
         code: "CAPABILITY_MISSING",
         message: expect.stringContaining(
-          "Not in this version of Rungs yet, which runs rung 1 only: web.processes, web.balancer, sessions.url.",
+          "Not in this version of Rungs yet, which runs rung 1 only: web.processes, web.balancer.",
         ),
       }),
     );

@@ -251,12 +251,12 @@ describe("refusals of resolveTopology", () => {
     [
       "prototype key",
       file(JSON.parse('{"__proto__":{"web":{"port":1}}}')),
-      "__proto__: no such setting; known here: dataDirectory, web, sessions, cache, cdn, database, queue, regions, log (from file rungs.config.ts).",
+      "__proto__: no such setting; known here: dataDirectory, web, sessions, cache, cdn, database, storage, queue, regions, log (from file rungs.config.ts).",
     ],
     [
       "no object",
       file("web"),
-      "topology: expected an object with dataDirectory, web, sessions, cache, cdn, database, queue, regions, log, got another text (from file rungs.config.ts).",
+      "topology: expected an object with dataDirectory, web, sessions, cache, cdn, database, storage, queue, regions, log, got another text (from file rungs.config.ts).",
     ],
     [
       "missing leader",
@@ -266,7 +266,7 @@ describe("refusals of resolveTopology", () => {
     [
       "wrong protocol",
       file({ sessions: { url: "mysql://h" } }),
-      "sessions.url: expected a URL such as redis://host (redis, rediss), got another text (from file rungs.config.ts).",
+      "sessions.url: expected a URL such as redis://host (redis, rediss, redis+sentinel, rediss+sentinel, redis+cluster, rediss+cluster), got another text (from file rungs.config.ts).",
     ],
     [
       "no protocol",
@@ -327,6 +327,21 @@ describe("refusals of resolveTopology", () => {
       "CDN without its token",
       file({ cdn: { provider: "fastly", zone: "z" } }),
       'cdn.token: expected a value, because cdn.provider is "fastly", got nothing (from file rungs.config.ts).',
+    ],
+    [
+      "a bucket without its keys",
+      file({ storage: { url: "s3://files", region: "eu-1", accessKeyId: env("A") } }),
+      "storage.secretAccessKey: expected a value, because storage.url names a bucket, got nothing (from file rungs.config.ts).",
+    ],
+    [
+      "a bucket's region without a bucket",
+      file({ storage: { region: "eu-1" } }),
+      "storage.region: has an effect only with storage.url, which is not set (from file rungs.config.ts).",
+    ],
+    [
+      "a bucket by another protocol",
+      file({ storage: { url: "https://files.example.com" } }),
+      "storage.url: expected a bucket such as s3://uploads, got another text (from file rungs.config.ts).",
     ],
     [
       "two leading regions",

@@ -107,6 +107,13 @@ describe("a secret written into the file", () => {
     );
   });
 
+  it("is refused for the keys of a bucket too", () => {
+    const content = { storage: { url: "s3://files", region: "eu-1", secretAccessKey: password } };
+    expect(() => resolveTopology({ file: { name: "f", content } })).toThrow(
+      /storage\.secretAccessKey: holds a value.*write `secretAccessKey: env\("S3_SECRET_ACCESS_KEY"\)`/,
+    );
+  });
+
   it("is refused for a CDN's token too", () => {
     const content = { cdn: { provider: "cloudflare", zone: "z", token: password } };
     expect(() => resolveTopology({ file: { name: "f", content } })).toThrow(
@@ -156,6 +163,9 @@ describe("no output holds a secret", () => {
       (value) => ({ database: { shards: [{ leader: "postgres://a/x", followers: [value] }] } }),
       (value) => ({ database: { key: value, splits: [value, value] } }),
       (value) => ({ queue: { url: value } }),
+      (value) => ({ storage: value }),
+      (value) => ({ storage: { url: value, endpoint: value } }),
+      (value) => ({ storage: { accessKeyId: value, secretAccessKey: value } }),
       (value) => ({ regions: { eu: value } }),
       (value) => ({ regions: { [value]: {} } }),
       (value) => ({ regions: { eu: { addresses: [value] } } }),
@@ -175,6 +185,9 @@ describe("no output holds a secret", () => {
       { cdn: password },
       { cdn: { provider: "cloudflare", zone: "z", token: password } },
       { queue: { url: password } },
+      { storage: password },
+      { storage: { url: password, endpoint: password } },
+      { storage: { url: "s3://files", region: "eu-1", accessKeyId: password, secretAccessKey: password } },
       { sessions: password },
       { cache: { url: [password] } },
       { database: { shards: password } },

@@ -94,7 +94,7 @@ export async function embeddedConnection(
     () => [],
   );
   const host = lines[4];
-  if (host === undefined || !isAlive(Number(lines[0]))) return undefined;
+  if (host === undefined || !(await isPostgres(Number(lines[0])))) return undefined;
   return { host, port, user: superuser, database, password: await readPassword(home) };
 }
 
@@ -354,7 +354,7 @@ async function makeSocketFolder(folder: string, { user }: EmbeddedHome): Promise
   if (user !== undefined) await chown(folder, user.uid, user.gid);
 }
 
-/** A stale pid file may name a process that has nothing to do with us. */
+/** A stale pid file may name a process that has nothing to do with us, or one that is dead and not yet reaped. */
 async function isPostgres(pid: number): Promise<boolean> {
   if (!isAlive(pid)) return false;
   const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => undefined);

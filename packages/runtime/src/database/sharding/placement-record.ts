@@ -63,6 +63,33 @@ export async function openPlacement(
   return row.placement;
 }
 
+/**
+ * As {@link openPlacement}, for tools that only look: writes nothing. Raises `CONFIG_INVALID` when the topology and the data
+ * disagree, or when no app has been started on it yet.
+ */
+export async function verifyPlacement(
+  home: Kysely<unknown>,
+  shards: readonly ShardConnection[],
+  wanted: WantedPlacement,
+): Promise<void> {
+  const table = await sql<{ isThere: boolean }>`
+    select to_regclass('rungs_placement') is not null as "isThere"`.execute(home);
+  const record =
+    table.rows[0]?.isThere === true
+      ? await sql<{ cluster: string; placement: Placement }>`
+          select cluster::text, placement from rungs_placement`.execute(home)
+      : { rows: [] };
+  const row = record.rows[0];
+  if (row === undefined) {
+    throw new ConfigError(
+      "CONFIG_INVALID",
+      "No app of Rungs has been started on this database yet: it has no placement record. Check its address, or start the app first.",
+    );
+  }
+  refuseOtherShape(row.placement, shards.length, wanted);
+  await Promise.all(shards.map((shard, index) => refuseOtherShard(shard, index, row.cluster)));
+}
+
 function refuseOtherShape(placement: Placement, shards: number, wanted: WantedPlacement): void {
   if (placement.shards === shards && placement.strategy === wanted.strategy) {
     refuseOtherSplits(placement, wanted.splits ?? []);
@@ -89,6 +116,10 @@ async function claimShard(shard: ShardConnection, index: number, cluster: string
   await sql`insert into rungs_shard (cluster, shard) values (${cluster}::uuid, ${index}) on conflict do nothing`.execute(
     shard.kysely,
   );
+  await refuseOtherShard(shard, index, cluster);
+}
+
+async function refuseOtherShard(shard: ShardConnection, index: number, cluster: string): Promise<void> {
   const found = await sql<{ cluster: string; shard: number }>`select cluster::text, shard from rungs_shard`.execute(
     shard.kysely,
   );

@@ -5,7 +5,8 @@
  * Cross-site forgery: every route with an unsafe method is guarded by the rule of `csrf.ts`. By default it binds requests
  * that carry the session cookie; a route's `config: { csrf: "always" }` binds those without one too, which sign-in forms
  * need (login CSRF), and `"off"` takes the guard away. The synchroniser token is read from the header `x-csrf-token` or
- * the field `_csrf` of a parsed body. The headers are judged before the body is read.
+ * the field `_csrf` of a parsed body. The headers are judged before the body is read. Where the body is a stream that only
+ * the handler reads, `"deferred"` leaves the token to it: it must call `request.checkCsrf()` with the form's field.
  *
  * An outage of the store raises `UnavailableError` and leaves the cookie alone. A response that sets or deletes the cookie
  * says `Cache-Control: no-store` unless the handler has said something else.
@@ -24,6 +25,11 @@ declare module "fastify" {
     carriedToken(): CarriedToken | undefined;
     /** The synchroniser token for forms of this session; empty without a cookie session. */
     csrfToken(): string;
+    /**
+     * For routes with `csrf: "deferred"`: raises `CSRF_REFUSED` (403) unless the headers, the header `x-csrf-token` or this
+     * token show that the request is this site's own.
+     */
+    checkCsrf(token: string | undefined): void;
     /** Memo of `session()`. */
     rungsSession: Promise<Session | undefined> | null;
     /** Whether the client speaks https, as the session cookie sees it. */
@@ -36,8 +42,11 @@ declare module "fastify" {
     endSession(): Promise<void>;
   }
   interface FastifyContextConfig {
-    /** Which unsafe requests the CSRF rule binds: those with the session cookie (default), all but bearer ones, or none. */
-    csrf?: "cookie" | "always" | "off";
+    /**
+     * Which unsafe requests the CSRF rule binds: those with the session cookie (default), all but bearer ones, or none.
+     * "deferred": those with the cookie, whose token the handler checks by `checkCsrf`.
+     */
+    csrf?: "cookie" | "always" | "deferred" | "off";
   }
 }
 
@@ -69,6 +78,12 @@ export function fastifySessions(fastify: FastifyInstance, options: FastifySessio
   fastify.decorateRequest("csrfToken", function formToken(this: FastifyRequest) {
     const token = cookieToken(this);
     return token === undefined ? "" : csrfToken(token);
+  });
+  fastify.decorateRequest("checkCsrf", function checkCsrf(this: FastifyRequest, field: string | undefined) {
+    const carried = this.carriedToken();
+    if (carried?.source !== "cookie") return;
+    const token = textOf(this.headers["x-csrf-token"]) ?? field;
+    if (!passesCsrf(evidenceOf(this), { sessionToken: carried.token, token })) throw refusal(this);
   });
   fastify.decorateReply("startSession", async function startSession(this: FastifyReply, userId: string) {
     const previous = cookieToken(this.request);
@@ -129,6 +144,7 @@ function guardRoute(route: RouteOptions): void {
     },
     ...listOf(route.onRequest),
   ];
+  if (route.config?.csrf === "deferred") return;
   // Here, and not before, a form's token has been read; validation has not run yet.
   route.preValidation = [
     (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void) => {

@@ -2,9 +2,11 @@
  * The web server of a process: Fastify with Rungs' limits, headers, errors, health, metrics and drain.
  *
  * Stopping (drain): readiness turns false, answers carry `Connection: close`, new connections are refused, requests under
- * way finish within a bound, then what is left is cut.
+ * way finish within a bound, then what is left is cut. Behind a proxy, idle connections stay open for 2.5 s more: the proxy may be
+ * sending a request on one just now, and closes them itself before that.
  */
 
+import type { RequestListener, Server } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import Fastify, {
   type FastifyBaseLogger,
@@ -23,24 +25,30 @@ import {
   isLocalScrape,
   keepAliveTimeoutMs,
   listenError,
+  proxyIdleMs,
   refuseBrokenRequest,
   stopListening,
+  whenUnconnected,
 } from "../server-limits.ts";
 import type { WebMetrics } from "../web-metrics.ts";
 import { acceptJsonBodies } from "./json-body.ts";
+import { holdToDeadline } from "./request-deadline.ts";
+import type { Shedder } from "./shed.ts";
 
 export interface WebServerOptions {
   readonly host: string;
   /** 0: any free port. */
   readonly port: number;
   readonly bodyLimitBytes: number;
-  /** A request must have arrived whole within this. */
+  /** A request must have arrived whole within this, unless its route's `config.requestTimeoutMs` says otherwise. */
   readonly requestTimeoutMs: number;
   /** Addresses (or networks) whose X-Forwarded-* headers are believed; none by default. */
   readonly trustProxy?: readonly string[];
   readonly log: FastifyBaseLogger;
   readonly metrics: WebMetrics;
   readonly checks?: readonly ReadinessCheck[];
+  /** Refuses requests in front of everything else while the process is overloaded; default: none is refused. */
+  readonly shedder?: Shedder;
   /** Answers an error in the app's own form; default: JSON `{"errors":{...}}`. */
   readonly answerError?: (request: FastifyRequest, reply: FastifyReply, answer: ErrorAnswer) => unknown;
 }
@@ -50,6 +58,11 @@ export interface WebServer {
   readonly fastify: FastifyInstance;
   /** Listens and gives the address as a URL. Raises `CONFIG_INVALID` when the port is taken. */
   listen(): Promise<string>;
+  /**
+   * Begins to drain: takes no new connection, answers on those there are. A balancer in front passes a refused connection on, so what is
+   * not there for new requests any more can end after this.
+   */
+  refuse(): Promise<void>;
   /** Drains and closes; requests under way get `graceMs`, default 10,000. */
   close(options?: { readonly graceMs?: number; readonly readinessDelayMs?: number }): Promise<void>;
 }
@@ -65,7 +78,7 @@ export function createWebServer(options: WebServerOptions): WebServer {
     loggerInstance: options.log,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: "requestId" }),
     bodyLimit: options.bodyLimitBytes,
-    requestTimeout: options.requestTimeoutMs,
+    requestTimeout: 0,
     keepAliveTimeout: keepAliveTimeoutMs,
     http: {
       headersTimeout: Math.min(headersTimeoutMs, options.requestTimeoutMs),
@@ -93,14 +106,18 @@ export function createWebServer(options: WebServerOptions): WebServer {
     answerError(request, reply, answer);
   }
 
+  const holdRequest = holdToDeadline(options.requestTimeoutMs);
   acceptJsonBodies(fastify);
   fastify.setErrorHandler((error, request, reply) => sendError(error, request, reply));
   fastify.setNotFoundHandler((request, reply) => sendError({ statusCode: 404 }, request, reply));
   fastify.addHook("onRequest", (request, reply, done) => {
     setBaseHeaders(request, reply, health);
+    holdRequest(request, reply);
     done();
   });
   fastify.addHook("onResponse", (request, reply, done) => {
+    // A stream of events lasts as long as its page is open; it is neither slow nor fast.
+    if (String(reply.getHeader("content-type")).startsWith("text/event-stream")) return done();
     const route = request.routeOptions.url ?? "(none)";
     const { method } = request;
     const durationMs = reply.elapsedTime;
@@ -110,7 +127,13 @@ export function createWebServer(options: WebServerOptions): WebServer {
     else request.log.debug(line, "request");
     done();
   });
+  fastify.addHook("onSend", (_request, reply, _payload, done) => {
+    // Also of a request that began before the drain: its connection must not go back to a proxy's pool.
+    if (health.isDraining) reply.header("connection", "close");
+    done();
+  });
   addOperationalRoutes(fastify, health, options.metrics);
+  if (options.shedder !== undefined) putInFront(fastify.server, options.shedder);
 
   return {
     fastify,
@@ -121,15 +144,26 @@ export function createWebServer(options: WebServerOptions): WebServer {
         throw listenError(error, options);
       }
     },
+    async refuse() {
+      health.isDraining = true;
+      await stopListening(fastify.server);
+    },
     async close({ graceMs = 10_000, readinessDelayMs = 0 } = {}) {
       health.isDraining = true;
       if (readinessDelayMs > 0) await sleep(readinessDelayMs);
       await stopListening(fastify.server);
+      if (trusted.length > 0) await whenUnconnected(fastify.server, proxyIdleMs);
       const cut = setTimeout(() => fastify.server.closeAllConnections(), graceMs);
       await fastify.close();
       clearTimeout(cut);
     },
   };
+}
+
+function putInFront(server: Server, shedder: Shedder): void {
+  const listeners = server.listeners("request") as RequestListener[];
+  server.removeAllListeners("request");
+  for (const listener of listeners) server.on("request", shedder.wrap(listener));
 }
 
 function setBaseHeaders(

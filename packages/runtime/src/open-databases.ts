@@ -1,0 +1,168 @@
+/** The databases of an app: opened by the topology, placed and migrated. */
+import { join, resolve } from "node:path";
+import type { FastifyBaseLogger } from "fastify";
+import {
+  type EmbeddedPostgres,
+  embeddedConnection,
+  startEmbeddedPostgres,
+} from "./database/drivers/embedded-postgres.ts";
+import { openPostgres, type PostgresAddress } from "./database/drivers/postgres.ts";
+import {
+  type Database,
+  directoryMigrations,
+  loadMigrations,
+  migrate,
+  type NamedMigration,
+  openPlacement,
+  placementMigrations,
+  type ShardConnection,
+  shardedDatabase,
+  type TableDeclaration,
+  tableRegistry,
+} from "./database/index.ts";
+import { idempotencyMigrations } from "./idempotency/index.ts";
+import { systemClock } from "./kernel/clock.ts";
+import type { Lifecycle } from "./kernel/lifecycle.ts";
+import { systemRandom } from "./kernel/random.ts";
+import { type PostgresQueue, postgresQueue, queueMigrations } from "./queue/index.ts";
+import type { AppDefinition, ServiceContext } from "./service.ts";
+import { sessionRevocationMigrations } from "./session/drivers/database-session-revocations.ts";
+import { sessionMigrations } from "./session/drivers/database-session-store.ts";
+import { type Environment, Secret, type Topology } from "./topology/index.ts";
+
+export interface StartOptions {
+  readonly topology: Topology;
+  readonly log: FastifyBaseLogger;
+  /** Where secrets are read from; default: the process's environment. */
+  readonly environment?: Environment;
+  /** Learns how to stop each part; give one to be able to stop a start that is under way. Default: the app's own. */
+  readonly lifecycle?: Lifecycle;
+  /** Use embedded databases that a running app holds, instead of refusing to. For tools beside the app; default false. */
+  readonly attach?: boolean;
+}
+
+/** The databases of a topology, open, placed and migrated, without a web server: for tools such as seeding. */
+export interface OpenDatabases<T> {
+  readonly db: Database<T>;
+  readonly home: ShardConnection;
+  readonly shards: readonly ShardConnection[];
+  readonly dataDirectories: readonly string[];
+  readonly embedded: readonly EmbeddedPostgres[];
+  /** Writes what transactions publish; its handlers do not run. */
+  readonly queue: PostgresQueue<ServiceContext<T>>;
+}
+
+/** Tables of Rungs itself, so that the shard-key guard knows them. */
+const ownTables: Readonly<Record<string, TableDeclaration>> = {
+  rungs_directory: { home: true },
+  rungs_sessions: { home: true },
+  rungs_session_revocations: { home: true },
+  rungs_schedules: { home: true },
+  rungs_idempotency_keys: { shardBy: "owner_id" },
+};
+/** Opens, places and migrates the databases of a topology; `lifecycle` learns how to close them. */
+export async function openDatabases<T>(
+  definition: AppDefinition<T>,
+  options: StartOptions,
+  lifecycle: Lifecycle,
+  onInvalidate: (tags: readonly string[]) => void = () => {},
+): Promise<OpenDatabases<T>> {
+  const { topology, log } = options;
+  const { addresses, embedded } = await databaseAddresses(options, lifecycle);
+  const { pool, statementTimeoutMs, preparedStatements, strategy, splits } = topology.database;
+  const open = (address: PostgresAddress, index: number) =>
+    openPostgres({ name: `shard ${index}`, address, log, pool: { ...pool, statementTimeoutMs, preparedStatements } });
+  const shards = addresses.map(open) as [ShardConnection, ...ShardConnection[]];
+  lifecycle.started("database connections", async () => void (await Promise.all(shards.map((shard) => shard.close()))));
+  const [home] = shards;
+  await migrateAll(definition, addresses);
+  const placement = await openPlacement(home.kysely, shards, { strategy, splits });
+  const tables = tableRegistry([
+    { name: "rungs", tables: ownTables },
+    ...definition.services.map((service) => ({ name: service.name, tables: service.tables ?? {} })),
+  ]);
+  const queue = postgresQueue<ServiceContext<T>>({
+    handlers: named(definition, (service) => service.on).map(({ name, value }) => ({ ...value, name })),
+    schedules: named(definition, (service) => service.schedules).map(({ name, value }) => ({ name, schedule: value })),
+    clock: systemClock,
+    random: systemRandom,
+  });
+  const db = shardedDatabase<T>({ shards, placement, tables, onInvalidate, messages: queue.messages });
+  return { db, home, shards, embedded, queue, dataDirectories: embedded.map((server) => server.directory) };
+}
+
+/** What services declare by name, each under "service.name". */
+function named<T, V>(
+  definition: AppDefinition<T>,
+  declared: (service: AppDefinition<T>["services"][number]) => Readonly<Record<string, V>> | undefined,
+): { name: string; value: V }[] {
+  return definition.services.flatMap((service) =>
+    Object.entries(declared(service) ?? {}).map(([name, value]) => ({ name: `${service.name}.${name}`, value })),
+  );
+}
+
+async function databaseAddresses(
+  { topology, log, environment = process.env, attach = false }: StartOptions,
+  lifecycle: Lifecycle,
+): Promise<{ addresses: PostgresAddress[]; embedded: EmbeddedPostgres[] }> {
+  const { shards } = topology.database;
+  if (typeof shards !== "number") {
+    const reveal = (address: string | Secret) => (address instanceof Secret ? address.reveal(environment) : address);
+    return { addresses: shards.map((shard) => ({ url: reveal(shard.leader) })), embedded: [] };
+  }
+  const base = join(resolve(topology.dataDirectory), "database");
+  const folders = Array.from({ length: shards }, (_, index) => join(base, `shard-${index}`));
+  if (attach) {
+    const running = await Promise.all(folders.map((folder) => embeddedConnection(folder)));
+    if (running.every((address) => address !== undefined)) return { addresses: running, embedded: [] };
+  }
+  const starts = await Promise.allSettled(
+    folders.map(async (folder, index) => {
+      const server = await startEmbeddedPostgres({ directory: folder, log });
+      lifecycle.started(`embedded database ${index}`, () => server.stop(), 30_000);
+      return server;
+    }),
+  );
+  const embedded: EmbeddedPostgres[] = [];
+  for (const start of starts) {
+    if (start.status === "rejected") throw start.reason;
+    embedded.push(start.value);
+  }
+  return { addresses: embedded.map((server) => server.connection), embedded };
+}
+
+/** Migrations run on connections of their own, without a statement timeout. */
+async function migrateAll<T>(definition: AppDefinition<T>, addresses: readonly PostgresAddress[]): Promise<void> {
+  const services: { name: string; migrations: readonly NamedMigration[] }[] = [
+    { name: "rungs", migrations: placementMigrations },
+    { name: "rungs_directory", migrations: directoryMigrations },
+    { name: "rungs_sessions", migrations: sessionMigrations },
+    { name: "rungs_session_revocations", migrations: sessionRevocationMigrations },
+    { name: "rungs_queue", migrations: queueMigrations },
+    { name: "rungs_idempotency", migrations: idempotencyMigrations },
+  ];
+  for (const { name, migrations = [] } of definition.services) {
+    const list =
+      typeof migrations === "string" || migrations instanceof URL ? await loadMigrations(migrations) : migrations;
+    services.push({ name, migrations: list });
+  }
+  await Promise.all(
+    addresses.map(async (address, index) => {
+      const name = `shard ${index}`;
+      const connection = openPostgres({
+        name,
+        address,
+        pool: { connectionsMax: 2, statementTimeoutMs: 0, acquireTimeoutMs: 60_000 },
+      });
+      try {
+        for (const { name: service, migrations } of services) {
+          await migrate({ db: connection.kysely, name, service, target: "shards", migrations });
+          if (index === 0)
+            await migrate({ db: connection.kysely, name: "the home database", service, target: "home", migrations });
+        }
+      } finally {
+        await connection.close();
+      }
+    }),
+  );
+}

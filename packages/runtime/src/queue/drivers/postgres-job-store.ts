@@ -1,0 +1,182 @@
+/** Job store on the tables of `job-tables.ts`: each call is one statement, or two where the order of commits matters. */
+import { CompiledQuery, type QueryResult } from "kysely";
+import type { ClaimedJob, JobStore, SettledJob } from "../job-store.ts";
+
+/** What the store needs of a database: SQL with `$n` parameters, prepared under a name when one is given. */
+export interface SqlDatabase {
+  /** Name for messages, e.g. "shard 0". */
+  readonly name: string;
+  query<R>(name: string | undefined, sql: string, values: unknown[]): Promise<R[]>;
+}
+
+/** The part of a transaction that `once` uses: Rungs' own, or a Kysely transaction. */
+interface StepTransaction {
+  readonly kysely?: StepTransaction;
+  withoutPlugins?(): StepTransaction;
+  executeQuery?<R>(query: CompiledQuery<R>): Promise<QueryResult<R>>;
+}
+
+interface JobRow {
+  readonly sequence: number;
+  readonly job_id: string;
+  readonly handler: string;
+  readonly key: string | null;
+  readonly payload: unknown;
+  readonly priority: number;
+  readonly attempts: number;
+  /** Seconds since the Unix epoch. */
+  readonly published: number;
+  readonly due: number;
+  readonly waited: number;
+}
+
+const claimSql = `
+  select sequence, job_id, handler, key, payload, priority, attempts,
+    extract(epoch from published_at)::float8 as published, extract(epoch from run_at)::float8 as due,
+    extract(epoch from clock_timestamp() - run_at)::float8 as waited
+  from rungs_claim($1, $2::text[], $3::int[], array(select to_timestamp(s) from unnest($4::float8[]) s))`;
+
+/** A transaction that writes a message takes this long at most to commit it; slower ones wait for the next full look. */
+const commitSlackMs = 2_000;
+/** How often claims look at all jobs. */
+const fullLookEveryMs = 1_000;
+
+/** Opens the store on a database that has the tables. `now` is a monotonic clock in milliseconds. */
+export async function postgresJobStore(database: SqlDatabase, now: () => number): Promise<JobStore> {
+  const [queue] = await database.query<{ store_id: string }>(undefined, "select store_id from rungs_queue", []);
+  const origin = queue?.store_id ?? "";
+  const cursors = new Cursors(now);
+
+  return {
+    name: database.name,
+
+    async claim(workerId, wanted) {
+      const handlers = wanted.map(({ handler }) => handler);
+      const slots = wanted.map(({ slots }) => slots);
+      const values = [workerId, handlers, slots, cursors.of(handlers)];
+      const rows = await database.query<JobRow>("rungs_claim", claimSql, values);
+      cursors.advance(rows);
+      return rows.sort((a, b) => a.priority - b.priority || a.due - b.due || a.sequence - b.sequence).map(jobOf);
+    },
+
+    async settle(workerId, settled) {
+      if (settled.length === 0) return { freed: 0, busy: [] };
+      const values = [
+        workerId,
+        settled.map(({ job }) => job.sequence),
+        settled.map(({ outcome }) => outcome.kind),
+        settled.map(({ outcome }) => (outcome.kind === "retry" ? outcome.delayMs : 0)),
+        settled.map(({ outcome }) => ("error" in outcome ? outcome.error.slice(0, 2_000) : null)),
+      ];
+      const sql = "select rungs_settle($1, $2::bigint[], $3, $4, $5) as busy";
+      const [row] = await database.query<{ busy: number[] }>("rungs_settle", sql, values);
+      const busy = new Set(row?.busy);
+      const ended = busy.size === 0 ? settled : settled.filter(({ job }) => !busy.has(job.sequence));
+      return {
+        freed: await unblock(database, removedKeys(ended)),
+        busy: busy.size === 0 ? [] : settled.filter(({ job }) => busy.has(job.sequence)),
+      };
+    },
+
+    async heartbeat(workerId, timeoutMs) {
+      const sql = "select rungs_heartbeat($1, $2) as freed";
+      const [row] = await database.query<{ freed: number }>("rungs_heartbeat", sql, [workerId, timeoutMs]);
+      return row?.freed ?? 0;
+    },
+
+    async leave(workerId) {
+      await database.query(undefined, "delete from rungs_workers where worker_id = $1", [workerId]);
+    },
+
+    async once(tx, workerId, job, step) {
+      const sql = "select rungs_once($1, $2, $3, $4, $5, $6, $7) as verdict";
+      const values = [origin, workerId, job.sequence, job.attempt, job.jobId, job.handler, step];
+      const [row] = await queryIn<{ verdict: "first" | "repeated" | "lost" }>(tx as StepTransaction, sql, values);
+      return row?.verdict ?? "lost";
+    },
+
+    async oldestPublished() {
+      const sql = `select min(oldest) as oldest from (
+        select min(published_at) as oldest from rungs_jobs union all select min(published_at) from rungs_dead_jobs) o`;
+      const [row] = await database.query<{ oldest: Date | null }>(undefined, sql, []);
+      return row?.oldest ?? undefined;
+    },
+
+    async forgetSteps(before) {
+      const sql = `with gone as (
+        delete from rungs_inbox where (job_id, handler, step) in (
+          select job_id, handler, step from rungs_inbox where noted_at < $1::timestamptz order by noted_at limit 10000)
+        returning 1
+      ) select count(*)::int as count from gone`;
+      const [row] = await database.query<{ count: number }>(undefined, sql, [before]);
+      return row?.count ?? 0;
+    },
+  };
+}
+
+/** Lets the next job of each key go, once the removal of the one before it has committed. Gives how many came free. */
+export async function unblock(
+  database: SqlDatabase,
+  removed: readonly { readonly handler: string; readonly key: string }[],
+): Promise<number> {
+  if (removed.length === 0) return 0;
+  const values = [removed.map(({ handler }) => handler), removed.map(({ key }) => key)];
+  const sql = "select rungs_unblock($1, $2) as freed";
+  const [row] = await database.query<{ freed: number }>("rungs_unblock", sql, values);
+  return row?.freed ?? 0;
+}
+
+function removedKeys(settled: readonly SettledJob[]): { handler: string; key: string }[] {
+  return settled.flatMap(({ job: { handler, key }, outcome: { kind } }) =>
+    key !== null && (kind === "done" || kind === "dead") ? [{ handler, key }] : [],
+  );
+}
+
+function jobOf(row: JobRow): ClaimedJob {
+  return {
+    sequence: row.sequence,
+    jobId: row.job_id,
+    handler: row.handler,
+    key: row.key,
+    payload: row.payload,
+    attempt: row.attempts,
+    publishedAt: new Date(Math.round(row.published * 1_000)),
+    waitedMs: row.waited * 1_000,
+  };
+}
+
+/** Past the shard-key guard, which knows no functions: the statement touches only the queue's own tables. */
+async function queryIn<R>(tx: StepTransaction, sql: string, values: unknown[]): Promise<R[]> {
+  const kysely = tx.kysely ?? tx;
+  const plain = kysely.withoutPlugins?.() ?? kysely;
+  if (plain.executeQuery === undefined) throw new TypeError("once() needs a shard's transaction or Kysely's.");
+  return (await plain.executeQuery(CompiledQuery.raw(sql, values) as CompiledQuery<R>)).rows;
+}
+
+/** Where claims begin to look, a handler and priority, in seconds since the Unix epoch by the server's clock. */
+class Cursors {
+  private readonly now: () => number;
+  private readonly ofHandler = new Map<string, { due: [number, number, number]; fullLookAt: number }>();
+
+  constructor(now: () => number) {
+    this.now = now;
+  }
+
+  of(handlers: readonly string[]): (number | null)[] {
+    const now = this.now();
+    return handlers.flatMap((handler) => {
+      const cursor = this.ofHandler.get(handler);
+      if (cursor !== undefined && now - cursor.fullLookAt < fullLookEveryMs) return cursor.due;
+      this.ofHandler.set(handler, { due: cursor?.due ?? [0, 0, 0], fullLookAt: now });
+      return [null, null, null];
+    });
+  }
+
+  advance(rows: readonly JobRow[]): void {
+    for (const { handler, priority, due } of rows) {
+      const cursor = this.ofHandler.get(handler)?.due;
+      const level = priority as 0 | 1 | 2;
+      if (cursor !== undefined) cursor[level] = Math.max(cursor[level], due - commitSlackMs / 1_000);
+    }
+  }
+}

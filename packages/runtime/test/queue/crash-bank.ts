@@ -1,0 +1,88 @@
+/**
+ * A bank for the crash test: two shards with accounts and an append-only journal without any constraint, so that a lost,
+ * doubled or disordered effect shows. Run as a program it is one worker: `node crash-bank.ts '["postgres://...", ...]'`.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import type { Generated } from "kysely";
+import { z } from "zod";
+import { openPostgres } from "../../src/database/drivers/postgres.ts";
+import {
+  initialPlacement,
+  type ShardConnection,
+  shardedDatabase,
+  statements,
+  tableRegistry,
+} from "../../src/database/index.ts";
+import { systemClock } from "../../src/kernel/clock.ts";
+import { silentLogger } from "../../src/kernel/log.ts";
+import { systemRandom } from "../../src/kernel/random.ts";
+import { defineEvent, handle, type NamedHandler, postgresQueue } from "../../src/queue/index.ts";
+
+export interface BankTables {
+  journal: { owner_id: string; number: number; amount: number; position: Generated<number> };
+}
+
+export const bankSql = `create table journal (owner_id uuid not null, number integer not null, amount integer not null,
+  position bigint generated always as identity)`;
+
+/** An order to move cents; numbers count up for each payer from 0. Every 97th is poison. */
+export const transferOrdered = defineEvent(
+  "transfer.ordered",
+  z.object({ payerId: z.uuid(), payeeId: z.uuid(), number: z.int(), amount: z.int() }),
+);
+export const isPoison = (number: number) => number % 97 === 96;
+
+export const ownerAt = (index: number) => `0190c7a0-0000-7000-8000-${index.toString(16).padStart(12, "0")}`;
+
+const define = statements<BankTables>();
+const book = define<{ ownerId: string; number: number; amount: number }>()("crash_book", (q, p) =>
+  q.insertInto("journal").values({ owner_id: p.ownerId, number: p.number, amount: p.amount }).returning("number"),
+);
+
+/** Opens the bank with its queue; `leaseMs` is short, so that a dead worker's keys are not waited for long. */
+export function openBank(urls: readonly string[]) {
+  const shards = urls.map((url, index) => openPostgres({ name: `shard ${index}`, address: { url } })) as [
+    ShardConnection,
+    ...ShardConnection[],
+  ];
+  const transfer = handle(
+    transferOrdered,
+    async ({ payload, once }) => {
+      const { payerId, payeeId, number, amount } = payload;
+      if (isPoison(number)) throw new Error("poison");
+      await once(db.for(payerId), (tx) => tx.run(book, { ownerId: payerId, number, amount: -amount }));
+      // Half of the kills should hit between the two steps.
+      await sleep(1);
+      await once(db.for(payeeId), (tx) => tx.run(book, { ownerId: payeeId, number: -1, amount }), "credit");
+    },
+    { concurrency: 20, attemptsMax: 3, backoff: { firstMs: 20, maxMs: 50 } },
+  );
+  const handlers: NamedHandler<undefined>[] = [{ ...transfer, name: "bank.transfer" }];
+  const queue = postgresQueue<undefined>({ handlers, clock: systemClock, random: systemRandom });
+  const db = shardedDatabase<BankTables>({
+    shards,
+    placement: initialPlacement({ strategy: "hash", shards: shards.length }),
+    tables: tableRegistry([{ name: "bank", tables: { journal: { shardBy: "owner_id" } } }]),
+    messages: queue.messages,
+  });
+  const work = () =>
+    queue.start({
+      shards,
+      home: shards[0],
+      context: undefined,
+      log: silentLogger,
+      pollMs: 50,
+      heartbeatMs: 200,
+      leaseMs: 1_000,
+    });
+  return { db, shards, work };
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const bank = openBank(JSON.parse(process.argv[2] ?? "[]") as string[]);
+  // Ends with the test, however that ends.
+  process.on("disconnect", () => process.exit());
+  await bank.work();
+  process.send?.("works");
+}

@@ -1,0 +1,126 @@
+/** One worker over several stores: they share each handler's room without keeping it from each other. */
+import { startTestPostgres, type TestPostgres } from "@rungs/contract/test-postgres";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
+import { z } from "zod";
+import { openPostgres } from "../../src/database/drivers/postgres.ts";
+import {
+  initialPlacement,
+  migrate,
+  type ShardConnection,
+  shardedDatabase,
+  tableRegistry,
+} from "../../src/database/index.ts";
+import { systemClock } from "../../src/kernel/clock.ts";
+import { silentLogger } from "../../src/kernel/log.ts";
+import { systemRandom } from "../../src/kernel/random.ts";
+import {
+  defineEvent,
+  handle,
+  type NamedHandler,
+  postgresQueue,
+  queueMigrations,
+  type RunningQueue,
+} from "../../src/queue/index.ts";
+
+const noted = defineEvent("thing.noted", z.object({ shard: z.int() }));
+const pollMs = 200;
+let server: TestPostgres;
+let shards: [ShardConnection, ShardConnection, ShardConnection];
+let running: RunningQueue | undefined;
+let claims = 0;
+
+beforeAll(async () => {
+  server = await startTestPostgres();
+});
+beforeEach(async () => {
+  claims = 0;
+  shards = (await Promise.all([0, 1, 2].map((index) => openShard(index)))) as typeof shards;
+});
+afterEach(async () => {
+  await running?.stop();
+  for (const shard of shards) await shard.close();
+});
+afterAll(() => server.stop());
+
+async function openShard(index: number): Promise<ShardConnection> {
+  const shard = openPostgres({ name: `shard ${index}`, address: { url: await server.createDatabase() } });
+  const target = { db: shard.kysely, name: shard.name, service: "rungs_queue", target: "shards" } as const;
+  await migrate({ ...target, migrations: queueMigrations });
+  return {
+    ...shard,
+    query(name, sql, values) {
+      if (name === "rungs_claim") claims++;
+      return shard.query(name, sql, values);
+    },
+  };
+}
+
+async function start(handlers: readonly NamedHandler<undefined>[]) {
+  const queue = postgresQueue<undefined>({ handlers, clock: systemClock, random: systemRandom });
+  running = await queue.start({ shards, home: shards[0], context: undefined, log: silentLogger, pollMs });
+  const dbs = shards.map((shard) =>
+    shardedDatabase<Record<never, never>>({
+      shards: [shard],
+      placement: initialPlacement({ strategy: "hash", shards: 1 }),
+      tables: tableRegistry([]),
+      messages: queue.messages,
+    }),
+  );
+  return (event: typeof noted, shard: number) =>
+    dbs[shard]?.for("0190c7a0-0000-7000-8000-000000000001").transaction(async (tx) => tx.publish(event, { shard }));
+}
+
+it("an idle worker only looks as often as it was told", async () => {
+  await start([{ ...handle(noted, async () => {}), name: "work" }]);
+  await expect.poll(() => claims).toBeGreaterThan(3);
+  const [before, since] = [claims, performance.now()];
+  await new Promise((resolve) => setTimeout(resolve, 5 * pollMs));
+  const looks = ((performance.now() - since) / pollMs + 1) * shards.length;
+  // A store that found the room taken by another's look may look once more.
+  expect(claims - before).toBeLessThanOrEqual(2 * looks);
+});
+
+it("a job on one store starts as soon as the handler's only place, taken by another store's job, is free", async () => {
+  const gate = Promise.withResolvers<void>();
+  const started: number[] = [];
+  const work = handle(
+    noted,
+    async ({ payload }) => {
+      started.push(payload.shard);
+      if (payload.shard === 0) await gate.promise;
+    },
+    { concurrency: 1 },
+  );
+  const publish = await start([{ ...work, name: "work" }]);
+  await publish(noted, 0);
+  await expect.poll(() => started).toEqual([0]);
+  await publish(noted, 2);
+  const before = claims;
+  await new Promise((resolve) => setTimeout(resolve, 2 * pollMs));
+  expect(claims - before).toBe(0);
+  expect(started).toEqual([0]);
+  const since = performance.now();
+  gate.resolve();
+  await expect.poll(() => started, { interval: 5 }).toEqual([0, 2]);
+  expect(performance.now() - since).toBeLessThan(pollMs);
+});
+
+it("a handler without room on one store keeps neither the stores looking nor other handlers' jobs waiting", async () => {
+  const other = defineEvent("thing.other", z.object({ shard: z.int() }));
+  const gate = Promise.withResolvers<void>();
+  const started: number[] = [];
+  const publish = await start([
+    { ...handle(noted, () => gate.promise, { concurrency: 1 }), name: "slow" },
+    { ...handle(other, async ({ payload }) => void started.push(payload.shard)), name: "quick" },
+  ]);
+  await publish(noted, 0);
+  await expect.poll(() => running?.stats().find(({ handler }) => handler === "slow")?.running).toBe(1);
+  const [before, since] = [claims, performance.now()];
+  await new Promise((resolve) => setTimeout(resolve, 5 * pollMs));
+  expect(claims - before).toBeLessThanOrEqual(2 * ((performance.now() - since) / pollMs + 1) * shards.length);
+  for (const shard of [2, 1, 0]) {
+    await publish(other, shard);
+    await expect.poll(() => started.at(-1), { interval: 5, timeout: pollMs }).toBe(shard);
+  }
+  gate.resolve();
+});
