@@ -1,10 +1,13 @@
 /** Starts Conduit: `npm start`, with `--help` for the flags. */
+import { join, resolve } from "node:path";
 import { pino } from "pino";
-import { createLifecycle, runUntilSignal } from "rungs";
+import { createLifecycle, type Lifecycle, runUntilSignal } from "rungs";
 import { startApp } from "rungs/app";
 import { describeTopology, loadConfigFile, parseCommandLine, resolveTopology, rungOf } from "rungs/topology";
 import conduit from "./app.ts";
 import { runCommand } from "./command.ts";
+import { type StartedFakeProvider, startFakeProvider } from "./payments/fake-provider/start.ts";
+import { hasPaymentSettings } from "./payments/provider-setting.ts";
 
 const help = `Usage: npm start -- [flags]
 
@@ -19,6 +22,9 @@ const help = `Usage: npm start -- [flags]
   --rung N          start from the preset of a rung
   --show-config     print every setting and where it came from, and end
   --help            print this
+
+STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET, or PAYMENT_PROVIDER_URL, PAYMENT_PROVIDER_KEY and PAYMENT_WEBHOOK_SECRET, set the
+payment provider of tips. Without them one that moves no money is started beside the app, unless NODE_ENV is "production".
 
 DATABASE_URL=postgres://user@host/database uses a server of yours, version 15 or newer, instead of the embedded one.`;
 
@@ -46,7 +52,10 @@ async function main(): Promise<void> {
     {
       log,
       start: async () => {
-        const app = await startApp(conduit, { topology, log, lifecycle });
+        const provider = await playProvider(topology.dataDirectory, lifecycle);
+        const environment = { ...process.env, ...provider?.settings };
+        const app = await startApp(conduit, { topology, log, lifecycle, environment });
+        await provider?.client.registerWebhook(`${app.address}/api/payments/webhook`);
         const data =
           app.dataDirectories.length > 0 ? app.dataDirectories.join("\n         ") : "on the server of DATABASE_URL";
         print(
@@ -56,6 +65,17 @@ async function main(): Promise<void> {
     },
   );
   process.exitCode = errors.length > 0 ? 1 : 0;
+}
+
+/**
+ * A payment provider that moves no money, so that tips can be tried at once; undefined in production and when a provider is
+ * set. It ends with this process.
+ */
+async function playProvider(dataDirectory: string, lifecycle: Lifecycle): Promise<StartedFakeProvider | undefined> {
+  if (process.env["NODE_ENV"] === "production" || hasPaymentSettings(process.env)) return undefined;
+  const provider = await startFakeProvider({ dataFolder: join(resolve(dataDirectory), "payment-provider") });
+  lifecycle.started("payment provider", () => provider.stop(), 5_000);
+  return provider;
 }
 
 function print(text: string): void {

@@ -224,6 +224,7 @@ function expectProblem(status: number, answer: string): void {
  * schema. Elsewhere only the shapes above are checked.
  */
 async function contractOf(operation: Operation): Promise<((status: number, answer: string) => void) | undefined> {
+  if (operation.isOwn) return undefined;
   const file = await readFile(new URL("../../../../shared/realworld/openapi.yml", import.meta.url), "utf8").catch(
     () => undefined,
   );

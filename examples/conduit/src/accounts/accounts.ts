@@ -1,10 +1,12 @@
 /** Accounts and profiles: the operations behind registration, sign-in, settings, profiles and following. */
 import { type Clock, ConflictError, type Random, uuidV7 } from "rungs";
 import type { Database, Directory, DirectoryReference } from "rungs/database";
+import { publication } from "rungs/queue";
 import type { Account, AccountChange, Accounts, NewAccount, Profile } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
 import { comparable, inputs, parse } from "../domain/validation.ts";
 import type { Tables } from "../schema.ts";
+import { userFollowed } from "./account-events.ts";
 import { accountById, addFollow, credentialsByEmail, profileByName, removeFollow } from "./account-statements.ts";
 
 /** Hashing of passwords, as the session tier offers it. */
@@ -176,9 +178,14 @@ export function createAccounts(options: AccountsOptions): Accounts {
 
     async follow(viewerId, username): Promise<Profile> {
       const row = await findProfile(username, viewerId);
-      await db
-        .for(row.user_id)
-        .run(addFollow, { followedId: row.user_id, followerId: viewerId, now: new Date(clock.now()) });
+      const follow = { followedId: row.user_id, followerId: viewerId };
+      await db.for(row.user_id).run(
+        addFollow,
+        { ...follow, now: new Date(clock.now()) },
+        {
+          publish: [publication(userFollowed, follow, { key: row.user_id })],
+        },
+      );
       return profileOf({ ...row, following: true });
     },
 

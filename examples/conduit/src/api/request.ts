@@ -13,7 +13,7 @@ export function wrapped(body: unknown, name: string): Record<string, unknown> {
 
 /** Page parameters of a query string. */
 export function pageOf(query: unknown): { limit: number; offset: number } {
-  return parse(inputs.page, { limit: integer(query, "limit"), offset: integer(query, "offset") });
+  return parse(inputs.page, { limit: integerOf(query, "limit"), offset: integerOf(query, "offset") });
 }
 
 /** A text parameter; empty counts as absent, and of a repeated one the first counts. */
@@ -23,6 +23,13 @@ export function textOf(query: unknown, name: string): string | undefined {
   return typeof first === "string" && first !== "" ? clean(first, name) : undefined;
 }
 
+/** All texts of a parameter that may be repeated; empty ones are left out. */
+export function textsOf(query: unknown, name: string): readonly string[] {
+  const value = (query as Record<string, unknown>)[name];
+  const texts = (Array.isArray(value) ? value : [value]).filter((text) => typeof text === "string" && text !== "");
+  return texts.map((text: string) => clean(text, name));
+}
+
 /** A path parameter that is a whole number; a 404 problem about `thing` when it cannot name one. */
 export function numberOf(text: string, thing: string): number {
   const number = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
@@ -30,7 +37,8 @@ export function numberOf(text: string, thing: string): number {
   return number;
 }
 
-function integer(query: unknown, name: string): number | string | undefined {
+/** A whole number of a query string; text that is none is given back for the validation to refuse. */
+export function integerOf(query: unknown, name: string): number | string | undefined {
   const text = textOf(query, name);
   return text !== undefined && /^-?\d{1,15}$/.test(text) ? Number(text) : text;
 }

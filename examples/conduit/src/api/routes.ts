@@ -2,9 +2,14 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Account, AccountChange, Conduit, NewAccount, NewArticle } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
+import type { ReceiveUpload } from "../media/media-routes.ts";
+import type { ServeFeed } from "../notifications/live-feed.ts";
 import type { SignIn } from "../sign-in.ts";
+import { notificationRoutes } from "./notification-routes.ts";
 import { numberOf, pageOf, textOf, wrapped } from "./request.ts";
 import { answers } from "./response-schema.ts";
+import { tipRoutes } from "./tip-routes.ts";
+import { uploadRoutes } from "./upload-routes.ts";
 
 /** Who a request comes from, by the session behind its token. */
 export interface Viewer {
@@ -20,6 +25,9 @@ export interface ApiOptions {
   startSession(userId: string): Promise<string>;
   /** Ends the user's other sessions: done when the password changes. */
   endOtherSessions(viewer: Viewer): Promise<unknown>;
+  readonly receiveUpload: ReceiveUpload;
+  /** Answers by the viewer's live stream. */
+  readonly serveFeed: ServeFeed;
 }
 
 type Slug = { Params: { slug: string } };
@@ -27,7 +35,7 @@ type Username = { Params: { username: string } };
 
 /** Registers every route of the API. */
 export function apiRoutes(api: FastifyInstance, options: ApiOptions): void {
-  const { accounts, articles, comments } = options.conduit;
+  const { accounts, articles, comments, notifications } = options.conduit;
 
   const required = async (request: FastifyRequest): Promise<Viewer> => {
     const viewer = await viewerOf(request);
@@ -128,6 +136,10 @@ export function apiRoutes(api: FastifyInstance, options: ApiOptions): void {
     await comments.remove(userId, request.params.slug, numberOf(request.params.id, "comment"));
     return reply.code(204).send();
   });
+
+  uploadRoutes(api, { uploads: options.conduit.uploads, receiveUpload: options.receiveUpload, required });
+  tipRoutes(api, { tips: options.conduit.tips, required });
+  notificationRoutes(api, { notifications, serveFeed: options.serveFeed, required });
 
   api.get("/tags", answers.tags, async () => ({ tags: await articles.tags() }));
 }

@@ -2,6 +2,7 @@
 import { type Clock, ConflictError, type Random, uuidV7 } from "rungs";
 import type { Cache } from "rungs/cache";
 import type { Database, Directory, DirectoryReference, ShardTransaction } from "rungs/database";
+import { publication } from "rungs/queue";
 import { userTag } from "../accounts/accounts.ts";
 import type {
   Article,
@@ -15,6 +16,7 @@ import type {
 import { ProblemError } from "../domain/problem.ts";
 import { comparable, inputs, parse } from "../domain/validation.ts";
 import type { Tables } from "../schema.ts";
+import { articleFavorited } from "./article-events.ts";
 import {
   type ArticleLookup,
   type ArticleRow,
@@ -240,15 +242,17 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
     },
 
     favorite: (viewerId, slug) =>
-      changeFavorite(viewerId, slug, true, (reference, effects) =>
-        db
+      changeFavorite(viewerId, slug, true, (reference, effects) => {
+        const favorite = { authorId: reference.key, articleId: reference.id, userId: viewerId };
+        const told = publication(articleFavorited, favorite, { key: reference.key });
+        return db
           .for(reference.key)
           .run(
             addFavorite,
-            { authorId: reference.key, articleId: reference.id, userId: viewerId, now: new Date(clock.now()) },
-            effects,
-          ),
-      ),
+            { ...favorite, now: new Date(clock.now()) },
+            { ...effects, publish: [told], publishIf: "new_count" },
+          );
+      }),
 
     unfavorite: (viewerId, slug) =>
       changeFavorite(viewerId, slug, false, (reference, effects) =>

@@ -1,12 +1,14 @@
 /** Comments on articles. They live with the article; their writers may live on any shard. */
 import type { Clock } from "rungs";
 import type { Database, DirectoryReference } from "rungs/database";
+import { publication } from "rungs/queue";
 import { profilesByIds } from "../accounts/account-statements.ts";
 import { type ProfileRow, profileOf } from "../accounts/accounts.ts";
 import type { Comment, Comments } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
 import { inputs, parse } from "../domain/validation.ts";
 import type { Tables } from "../schema.ts";
+import { articleCommented } from "./article-events.ts";
 import type { ArticleLookup } from "./article-reads.ts";
 import { articleExists } from "./article-statements.ts";
 import { addComment, commenterOf, commentsOfArticle, removeComment } from "./comment-statements.ts";
@@ -60,9 +62,17 @@ export function createComments(options: {
       const { body } = parse(inputs.newComment, input);
       const row = await articles.locate(slug, async ({ key: authorId, id: articleId }) => {
         const now = new Date(clock.now());
-        const [added] = await db
-          .for(authorId)
-          .run(addComment, { authorId, articleId, commenterId: viewerId, body, now });
+        const comment = { authorId, articleId, commenterId: viewerId };
+        const [added] = await db.for(authorId).run(
+          addComment,
+          { ...comment, body, now },
+          {
+            publish: ([row]) =>
+              row === undefined
+                ? []
+                : [publication(articleCommented, { ...comment, number: row.number }, { key: authorId })],
+          },
+        );
         return added;
       });
       const writer = (await profilesOf([viewerId], viewerId)).get(viewerId);

@@ -12,7 +12,7 @@ export interface Account {
   readonly email: string;
   /** Empty when the user wrote none. */
   readonly bio: string;
-  /** Absolute http(s) address of an avatar; empty when the user has none. */
+  /** Address of an avatar: an absolute http(s) one, or the path of an upload; empty when the user has none. */
   readonly image: string;
 }
 
@@ -134,8 +134,158 @@ export interface Comments {
   remove(viewerId: string, slug: string, commentId: number): Promise<void>;
 }
 
+/** Something others did that concerns the user. `id` counts up from 1 without gaps, for each user. */
+export interface Notification {
+  readonly id: number;
+  readonly kind: "follow" | "favorite" | "comment" | "tip" | "video";
+  /** Who did it, as they are called now; null when nobody did or the account is gone. */
+  readonly actor: { readonly username: string; readonly image: string } | null;
+  /** By kind: `slug` and `title` of the article, `comment`, an amount. */
+  readonly details: Readonly<Record<string, string | number>>;
+  /** All of it in one sentence. */
+  readonly text: string;
+  readonly createdAt: string;
+}
+
+/** How far a user's notifications go and were read: ids, 0 for none. */
+export interface NotificationBox {
+  readonly newest: number;
+  readonly readUpTo: number;
+  readonly unreadCount: number;
+}
+
+/** Notifications, newest first, and how many of all are unread. */
+export interface NotificationPage extends NotificationBox {
+  readonly notifications: readonly Notification[];
+}
+
+/** Operations on a user's own notifications. */
+export interface Notifications {
+  /** Those with an id below `before`; `limit` at least 1, default 20, at most 100. */
+  list(userId: string, page: { readonly limit?: unknown; readonly before?: unknown }): Promise<NotificationPage>;
+  box(userId: string): Promise<NotificationBox>;
+  /** Marks all up to this id as read, never back; tells the user's open pages. */
+  markRead(userId: string, upTo: unknown): Promise<NotificationBox>;
+}
+
+/** A tip as its giver sees it. */
+export interface Tip {
+  readonly id: string;
+  readonly state: "requested" | "charging" | "succeeded" | "declined" | "failed";
+  /** Why it was declined or failed; null otherwise. */
+  readonly reason: string | null;
+  /** What the giver pays, in minor units. */
+  readonly amount: number;
+  readonly currency: string;
+  readonly message: string;
+  /** Who gets it, as they are called now; null when the account is gone. */
+  readonly to: { readonly username: string; readonly image: string } | null;
+  readonly createdAt: string;
+  readonly updatedAt: string;
+}
+
+/** A tip as its receiver sees it. */
+export interface ReceivedTip {
+  readonly id: string;
+  /** Who gave it, as they are called now; null when the account is gone. */
+  readonly from: { readonly username: string; readonly image: string } | null;
+  /** What the giver paid, in minor units. */
+  readonly amount: number;
+  /** What is kept of it, in minor units. */
+  readonly fee: number;
+  readonly currency: string;
+  readonly message: string;
+  readonly createdAt: string;
+}
+
+/** What a user has in one currency, in minor units. */
+export interface Balance {
+  readonly currency: string;
+  readonly amount: number;
+}
+
+/** A tip about to be given. */
+export interface NewTip {
+  readonly amount: number;
+  readonly currency: string;
+  readonly message?: string | undefined;
+}
+
+/** A page of tips, newest first: those before an id. */
+export interface TipPageRequest {
+  readonly limit?: number | undefined;
+  readonly before?: string | undefined;
+}
+
+/** Operations on tips between users. */
+export interface Tips {
+  /** Whether there is a payment provider: without one, tips are not offered. */
+  readonly isOffered: boolean;
+  /** Asks for a tip; the same idempotency key again gives the same tip, `replayed`. */
+  give(
+    payerId: string,
+    username: string,
+    input: NewTip,
+    key: string,
+  ): Promise<{ readonly tip: Tip; readonly replayed: boolean }>;
+  /** One's own tip. */
+  byId(payerId: string, tipId: string): Promise<Tip>;
+  given(payerId: string, page: TipPageRequest): Promise<readonly Tip[]>;
+  received(payeeId: string, page: TipPageRequest): Promise<readonly ReceivedTip[]>;
+  balance(userId: string): Promise<readonly Balance[]>;
+}
+
+/** What an upload is for. */
+export type UploadPurpose = "avatar" | "image" | "video";
+
+/** A file made of an upload. */
+export interface UploadRendition {
+  readonly name: string;
+  readonly contentType: string;
+  readonly sizeBytes: number;
+  readonly widthPx: number;
+  readonly heightPx: number;
+  /** Of a video. */
+  readonly durationMs?: number;
+}
+
+/** An upload as its owner sees it. */
+export interface Upload {
+  readonly id: string;
+  readonly purpose: UploadPurpose;
+  /** What its owner's machine called it. */
+  readonly name: string;
+  /** "waiting": for a program that is missing here; `message` says which. It goes on by itself. */
+  readonly state: "received" | "processing" | "waiting" | "ready" | "failed";
+  /** 0 to 100. */
+  readonly progress: number;
+  /** Why it waits or failed; continues "The file" when it failed. */
+  readonly message: string | null;
+  /** Where its state can be asked. */
+  readonly url: string;
+  /** Address of what is shown first; null until it is ready. */
+  readonly media: string | null;
+  /** Address of a video's still picture. */
+  readonly poster: string | null;
+  /** What to write into an article to show it there; null for an avatar. Shows something once the upload is ready. */
+  readonly markdown: string | null;
+  readonly renditions: readonly (UploadRendition & { readonly url: string })[];
+  readonly createdAt: string;
+}
+
+/** Operations on a user's own uploads; a 404 problem for those of others. Receiving them is the web's. */
+export interface Uploads {
+  /** Newest first, those before an id; `limit` at least 1, default 20, at most 100. */
+  list(ownerId: string, page: { readonly limit?: unknown; readonly before?: unknown }): Promise<readonly Upload[]>;
+  byId(ownerId: string, uploadId: string): Promise<Upload>;
+  remove(ownerId: string, uploadId: string): Promise<void>;
+}
+
 /** Everything the two faces need. */
 export interface Conduit {
+  readonly tips: Tips;
+  readonly notifications: Notifications;
+  readonly uploads: Uploads;
   readonly accounts: Accounts;
   readonly articles: Articles;
   readonly comments: Comments;

@@ -53,12 +53,30 @@ const password = z
   .max(128, "is too long (maximum is 128 characters)");
 const image = optionalText(2_000)
   .transform((address) => address.trim())
-  .refine((address) => address === "" || isWebAddress(address), "must be an http or https address");
+  .refine(
+    (address) => address === "" || isWebAddress(address) || isOwnMedia(address),
+    "must be an http or https address",
+  );
 
 const tags = z
   .array(requiredLine(50), "must be a list of texts")
   .max(20, "has too many entries (maximum is 20)")
   .transform((list) => [...new Set(list)]);
+
+const pageLimit = z
+  .int()
+  .min(1, "must be an integer of at least 1")
+  .transform((limit) => Math.min(limit, 100))
+  .default(20);
+const numberMax = 2 ** 31 - 1;
+const number = z
+  .int()
+  .min(0, "must be an integer of at least 0")
+  .transform((value) => Math.min(value, numberMax));
+
+/** Currencies in which tips are given; ISO 4217. */
+export const currencies = ["EUR", "USD", "GBP", "JPY"] as const;
+const amountText = "must be an integer from 1 to 100000";
 
 const title = requiredLine(200);
 const description = requiredLine(500);
@@ -81,12 +99,19 @@ export const inputs = {
   newArticle: z.object({ title, description, body, tagList: tags.nullish().transform((list) => list ?? []) }),
   articleChange: z.object({ title, description, body, tagList: tags }).partial(),
   newComment: z.object({ body: requiredText(16_384) }),
+  notificationPage: z.object({ limit: pageLimit, before: number.default(numberMax) }),
+  readMark: z.object({ upTo: number }),
+  newTip: z.object({
+    amount: z.int(amountText).min(1, amountText).max(100_000, amountText),
+    currency: z.enum(currencies, `must be one of ${currencies.join(", ")}`),
+    message: optionalText(280)
+      .nullish()
+      .transform((text) => (text ?? "").trim()),
+  }),
+  uploadPage: z.object({ limit: pageLimit, before: z.uuid("is invalid").optional() }),
+  tipPage: z.object({ limit: pageLimit, before: z.uuid("is invalid").optional() }),
   page: z.object({
-    limit: z
-      .int()
-      .min(1, "must be an integer of at least 1")
-      .transform((limit) => Math.min(limit, 100))
-      .default(20),
+    limit: pageLimit,
     offset: z
       .int()
       .min(0, "must be an integer from 0 to 100000")
@@ -122,6 +147,11 @@ function isWebAddress(address: string): boolean {
   if (!URL.canParse(address)) return false;
   const { protocol } = new URL(address);
   return protocol === "http:" || protocol === "https:";
+}
+
+/** Whether an address is that of a picture or video uploaded here: a path of this site. */
+export function isOwnMedia(address: string): boolean {
+  return /^\/media\/[0-9a-f-]{36}\/[0-9a-f-]{36}\/[a-z0-9-]{1,64}\.(?:webp|avif|mp4)$/.test(address);
 }
 
 /** A name as compared for uniqueness: compatibility forms and case do not make a second one. */

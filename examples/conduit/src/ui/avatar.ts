@@ -1,18 +1,20 @@
 /** Pictures of people: their own when it can be shown under the page's policy, else one drawn from their name. */
 
+import { isOwnMedia } from "../domain/validation.ts";
+
 /** Colours on which white letters have a contrast of at least 5:1 (WCAG 2.2 AA asks 4.5:1). */
 const grounds = ["#17604f", "#8a3b24", "#2f5582", "#6b4a86", "#7a5410", "#3d6132", "#8b2f52", "#3f5560"] as const;
 
 /** Where the second disc of a drawn avatar lies, so that equal colours still differ. */
 const centres = ["6 6", "34 6", "6 34", "34 34", "20 2", "20 38", "2 20", "38 20"] as const;
 
-/** The address of a user's picture: an https one as given, else a drawn `data:` image that is the same for the same name. */
+/** The address of a user's picture: an https one or an upload's as given, else a drawn `data:` image that is the same for the same name. */
 export function avatarAddress(user: { readonly username: string; readonly image: string }): string {
   return isShowable(user.image) ? user.image : drawnAvatar(user.username);
 }
 
 function isShowable(image: string): boolean {
-  return /^https:\/\/[^\s]+$/i.test(image) && URL.canParse(image);
+  return isOwnMedia(image) || (/^https:\/\/[^\s]+$/i.test(image) && URL.canParse(image));
 }
 
 function drawnAvatar(username: string): string {

@@ -1,6 +1,6 @@
 /**
  * Markdown to HTML that runs nothing: raw HTML is shown as text, every element is made by the renderer, links lead to
- * http, https, mailto or this site, images come by https or from this site.
+ * http, https, mailto or this site, images come by https or from this site, and videos only from this site's uploads.
  *
  * markdown-it because its work grows with the input's length: 64 KiB of `a_` takes it 40 ms, and marked 4.2 s.
  */
@@ -19,6 +19,8 @@ const { rules } = markdown.renderer;
 
 rules["link_open"] = (tokens, index, options, _env, self) => {
   const token = tokens[index];
+  // `[a]()` names no target, and an empty address would reload the page.
+  if (token?.attrGet("href") === "") token.attrSet("href", "#");
   if (token !== undefined && !isOfThisSite(String(token.attrGet("href") ?? ""))) {
     token.attrSet("rel", "nofollow ugc noopener");
   }
@@ -35,8 +37,20 @@ rules["image"] = (tokens, index, options, env, self) => {
   token.attrSet("loading", "lazy");
   token.attrSet("decoding", "async");
   token.attrSet("referrerpolicy", "no-referrer");
-  return renderImage(tokens, index, options, env, self);
+  const own = ownUpload.exec(source);
+  if (own?.[2] === "video.mp4") return renderVideo(own, self.renderInlineAsText(token.children ?? [], options, env));
+  const image = renderImage(tokens, index, options, env, self);
+  if (own === null) return image;
+  const { escapeHtml } = markdown.utils;
+  return `<picture><source type="image/avif" srcset="${escapeHtml(source.replace(/webp$/, "avif"))}">${image}</picture>`;
 };
+
+/** A picture or a video uploaded here; each picture of WebP has one of AVIF beside it, each video a still picture. */
+const ownUpload = /^(\/media\/[0-9a-f-]{36}\/[0-9a-f-]{36}\/)(video\.mp4|(?:w1280|w640)\.webp)$/;
+
+function renderVideo([source = "", folder = ""]: RegExpExecArray, caption: string): string {
+  return `<video controls playsinline preload="metadata" poster="${folder}poster.webp" src="${source}" aria-label="${markdown.utils.escapeHtml(caption)}"></video>`;
+}
 
 // The page's title is its first-level heading: those of the text rank below it.
 rules["heading_open"] = (tokens, index, options, _env, self) => {

@@ -10,13 +10,16 @@ import { address } from "./address.ts";
 import { accountRoutes } from "./routes/account-routes.ts";
 import { articleRoutes, editorRoutes } from "./routes/article-routes.ts";
 import { feedRoutes } from "./routes/feed-routes.ts";
+import { notificationRoutes } from "./routes/notification-routes.ts";
+import { tipRoutes } from "./routes/tip-routes.ts";
+import { uploadRoutes } from "./routes/upload-routes.ts";
 import { problemPage } from "./views/problem.ts";
 import { goTo, sendPage, type UiOptions, type Visit, visitOf } from "./visit.ts";
 
 export type { UiOptions } from "./visit.ts";
 
 /** Addresses below these answer for themselves; everything else that is unknown gets the page that says so. */
-const otherFaces = /^\/(?:api|assets|metrics|healthz|readyz)(?:[/?]|$)/;
+const otherFaces = /^\/(?:api|assets|media|metrics|healthz|readyz)(?:[/?]|$)/;
 
 /** Bytes of a form: 65,536 characters of text, each up to three bytes of UTF-8, percent-encoded, and the other fields. */
 const formBytesMax = 1024 * 1024;
@@ -44,6 +47,9 @@ export const uiPages: FastifyPluginAsync<UiOptions> = async (pages: FastifyInsta
   articleRoutes(pages, options);
   editorRoutes(pages, options);
   accountRoutes(pages, options);
+  notificationRoutes(pages, options);
+  tipRoutes(pages, options);
+  uploadRoutes(pages, options);
   pages.get("/*", async (request, reply) => {
     if (otherFaces.test(request.url)) return reply.callNotFound();
     throw new ProblemError(404, { page: ["not found"] });
@@ -58,6 +64,7 @@ function contentSecurityPolicy(assetAddress: string): string {
     `script-src 'self'${cdn}`,
     `style-src 'self'${cdn}`,
     "img-src 'self' https: data:",
+    "media-src 'self'",
     "connect-src 'self'",
     "form-action 'self'",
     "base-uri 'none'",

@@ -1,7 +1,8 @@
 /** One request for a page: who asks, from where, and how the answer goes out. */
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type {} from "rungs/session/fastify";
-import type { Account, Conduit } from "../domain/model.ts";
+import type { Account, Conduit, NotificationBox } from "../domain/model.ts";
+import type { ReceiveUpload } from "../media/media-routes.ts";
 import type { SignIn } from "../sign-in.ts";
 import { address, safePath } from "./address.ts";
 import type { SafeHtml } from "./html.ts";
@@ -15,13 +16,20 @@ export interface UiOptions {
   };
   /** Checks email and password under the login throttle. */
   readonly signIn: SignIn;
+  readonly receiveUpload: ReceiveUpload;
   /** Ends the user's sessions but this one: done when the password changes. */
   endOtherSessions(session: { readonly userId: string; readonly token: string }): Promise<unknown>;
+  /** Has the user's live streams look whether their sessions still are: done at sign-out. */
+  sessionsEnded(userId: string): Promise<unknown>;
 }
 
 /** What every page shows of the request it answers. */
 export interface Visit {
   readonly viewer: Account | undefined;
+  /** For the bell; undefined without a viewer. */
+  readonly notifications?: NotificationBox | undefined;
+  /** Whether people can be given tips; default false. */
+  readonly offersTips?: boolean;
   /** Token of the forms of this session; empty without one. */
   readonly csrf: string;
   /** Path and query of this page: where a form of it leads back to. */
@@ -38,9 +46,13 @@ export interface SignedInVisit extends Visit {
 export async function visitOf(request: FastifyRequest, options: UiOptions): Promise<Visit> {
   const session = await request.session();
   const userId = session?.userId ?? undefined;
-  const viewer = userId === undefined ? undefined : await options.conduit.accounts.byId(userId);
+  const { accounts, notifications } = options.conduit;
+  const [viewer, box] =
+    userId === undefined ? [] : await Promise.all([accounts.byId(userId), notifications.box(userId)]);
   return {
     viewer,
+    notifications: viewer && box,
+    offersTips: options.conduit.tips.isOffered,
     csrf: request.csrfToken(),
     here: safePath(request.url) ?? address.home,
     asset: (name) => options.assets.url(name),

@@ -11,17 +11,23 @@ export interface Answer {
 export interface Client {
   readonly token: string | undefined;
   get(path: string): Promise<Answer>;
-  post(path: string, body?: unknown): Promise<Answer>;
+  post(path: string, body?: unknown, headers?: Readonly<Record<string, string>>): Promise<Answer>;
   put(path: string, body?: unknown): Promise<Answer>;
   delete(path: string): Promise<Answer>;
 }
 
 /** A client of the API at `url`, with or without a token. */
 export function client(url: string, token?: string): Client {
-  const send = async (method: string, path: string, body?: unknown): Promise<Answer> => {
+  const send = async (
+    method: string,
+    path: string,
+    body?: unknown,
+    headers: Readonly<Record<string, string>> = {},
+  ): Promise<Answer> => {
     const response = await fetch(`${url}/api${path}`, {
       method,
       headers: {
+        ...headers,
         ...(body === undefined ? {} : { "content-type": "application/json" }),
         ...(token === undefined ? {} : { authorization: `Token ${token}` }),
       },
@@ -33,7 +39,7 @@ export function client(url: string, token?: string): Client {
   return {
     token,
     get: (path) => send("GET", path),
-    post: (path, body) => send("POST", path, body),
+    post: (path, body, headers) => send("POST", path, body, headers),
     put: (path, body) => send("PUT", path, body),
     delete: (path) => send("DELETE", path),
   };

@@ -16,7 +16,12 @@ export interface TestConduit {
 
 /** Starts Conduit on a free port with fresh data. */
 export async function startConduit(
-  options: { readonly shards?: number; readonly cache?: "on" | "off" } = {},
+  options: {
+    readonly shards?: number;
+    readonly cache?: "on" | "off";
+    /** Settings beside those of the process, e.g. of a payment provider. */
+    readonly environment?: Readonly<Record<string, string>>;
+  } = {},
 ): Promise<TestConduit> {
   const folder = await mkdtemp(join(tmpdir(), "conduit-test-"));
   // The databases run as another user when the tests run as root.
@@ -24,7 +29,11 @@ export async function startConduit(
   const { topology } = resolveTopology({
     flags: { port: "0", dir: folder, shards: String(options.shards ?? 1), cache: options.cache ?? "on" },
   });
-  const app = await startApp(conduit, { topology, log: pino({ level: "fatal" }) });
+  const app = await startApp(conduit, {
+    topology,
+    log: pino({ level: "fatal" }),
+    environment: { ...process.env, ...options.environment },
+  });
   return {
     url: app.address,
     app,

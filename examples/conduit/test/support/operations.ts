@@ -1,4 +1,4 @@
-/** The operations of the RealWorld API, for tests that try each of them. */
+/** The operations of the RealWorld API and those beside it, for tests that try each of them. */
 
 /** One operation; `:slug`, `:username` and `:id` in the path are to be filled in. */
 export interface Operation {
@@ -8,6 +8,8 @@ export interface Operation {
   /** Name of the object its body wraps, and that object's fields. */
   readonly body?: { readonly name: string; readonly fields: readonly string[] };
   readonly query?: readonly string[];
+  /** Conduit's own, beside RealWorld's: its published contract does not know it. */
+  readonly isOwn?: true;
 }
 
 const page = ["limit", "offset"];
@@ -42,4 +44,16 @@ export const operations: readonly Operation[] = [
   { method: "POST", path: "/articles/:slug/favorite", auth: "required" },
   { method: "DELETE", path: "/articles/:slug/favorite", auth: "required" },
   { method: "GET", path: "/tags", auth: "none" },
+  {
+    method: "POST",
+    path: "/profiles/:username/tips",
+    auth: "required",
+    body: { name: "tip", fields: ["amount", "currency", "message"] },
+    isOwn: true,
+  },
+  { method: "GET", path: "/tips", auth: "required", query: ["limit", "before"], isOwn: true },
+  { method: "GET", path: "/tips/:id", auth: "required", isOwn: true },
+  { method: "GET", path: "/tips/received", auth: "required", query: ["limit", "before"], isOwn: true },
+  { method: "GET", path: "/balance", auth: "required", isOwn: true },
+  { method: "GET", path: "/notifications", auth: "required", query: ["limit", "before"], isOwn: true },
 ];

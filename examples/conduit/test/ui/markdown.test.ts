@@ -25,6 +25,10 @@ describe("what it renders", () => {
     expect(render("[a](/article/b)")).toBe('<p><a href="/article/b">a</a></p>\n');
   });
 
+  test("a link without a target stays on the page", () => {
+    expect(render("[a]()")).toBe('<p><a href="#">a</a></p>\n');
+  });
+
   test("images come by https or from this site; others leave their text", () => {
     expect(render("![a](https://a.example/b.png)")).toContain(
       '<img src="https://a.example/b.png" alt="a" loading="lazy"',

@@ -63,8 +63,10 @@ export function accountRoutes(pages: FastifyInstance, options: UiOptions): void 
     }
   });
 
-  pages.post("/logout", async (_request, reply) => {
+  pages.post("/logout", async (request, reply) => {
+    const userId = (await request.session())?.userId ?? null;
     await reply.endSession();
+    if (userId !== null) await options.sessionsEnded(userId);
     return goTo(reply, address.home);
   });
 

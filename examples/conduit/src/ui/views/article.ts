@@ -7,6 +7,7 @@ import { readingMinutes, renderMarkdown } from "../markdown.ts";
 import type { Visit } from "../visit.ts";
 import { layout } from "./layout.ts";
 import { actionForm, avatar, errorList, favoriteButton, followButton, hidden, tagList, time } from "./parts.ts";
+import { tipBox } from "./tips.ts";
 
 export interface ArticleContent {
   readonly article: Article;
@@ -25,9 +26,9 @@ export function articlePage(visit: Visit, content: ArticleContent): SafeHtml {
   const { title, description, author, body: text, tagList: tags } = article;
   const body = html`<article><header class="banner"><div class="container column"><h1>${title}</h1>${meta(visit, article)}</div></header>
 <div class="container column page"><div class="article-content"><div class="prose">${renderMarkdown(text)}</div>${tagList(tags, "Tags")}</div>
-<div class="article-actions">${avatar(author, 56)}<div class="about"><a class="about-name" href="${address.profile(author.username)}">${author.username}</a>${author.bio !== "" && html`<div class="bio">${author.bio}</div>`}</div>${buttons(visit, article)}</div></div></article>
+<div class="article-actions">${avatar(author, 56)}<div class="about"><a class="about-name" href="${address.profile(author.username)}">${author.username}</a>${author.bio !== "" && html`<div class="bio">${author.bio}</div>`}</div>${buttons(visit, article)}</div>${tipBox(visit, author)}</div></article>
 <div class="container column page">${commentSection(visit, content)}</div>`;
-  return layout(visit, { title, description, className: "article-page", body });
+  return layout(visit, { title, description, className: "article-page", body, liveArticle: article.slug });
 }
 
 function meta(visit: Visit, article: Article): SafeHtml {
@@ -56,7 +57,7 @@ function commentSection(visit: Visit, { article, comments, showsAllComments, ref
   const shown = showsAllComments ? comments : comments.slice(0, commentsFirst);
   const count = comments.length;
   return html`<section class="comments" id="comments" data-region="comments" aria-labelledby="comments-title"><h2 id="comments-title" tabindex="-1">${count === 0 ? "Comments" : `${count} ${count === 1 ? "comment" : "comments"}`}</h2>
-${commentForm(visit, article, refused)}${count === 0 && html`<p class="muted">Nobody has said anything yet.</p>`}${shown.map((comment) => commentCard(visit, article, comment))}${
+${commentForm(visit, article, refused)}${count === 0 && html`<p class="muted no-comments">Nobody has said anything yet.</p>`}${shown.map((comment) => commentCard(visit, article, comment))}${
   shown.length < count &&
   html`<p><a class="btn btn-outline-secondary" href="${address.article(article.slug)}?comments=all#comments">Show all ${count} comments</a></p>`
 }</section>`;

@@ -5,7 +5,8 @@ import { attributes, html, type SafeHtml } from "../html.ts";
 import { renderMarkdown } from "../markdown.ts";
 import type { SignedInVisit, Visit } from "../visit.ts";
 import { layout } from "./layout.ts";
-import { errorList, hidden } from "./parts.ts";
+import { avatar, errorList, hidden } from "./parts.ts";
+import { uploadForm } from "./uploads.ts";
 
 /** A form as it was sent, and what was wrong with it. */
 export interface FormState<Values> {
@@ -122,7 +123,7 @@ export interface SettingsValues extends AccountValues {
 export function settingsPage(visit: SignedInVisit, state: FormState<SettingsValues>): SafeHtml {
   const { image, username, bio, email } = state.values;
   const body = html`<div class="container page form-page"><h1>Your Settings</h1>${errorList(state.errors, ["image", "username", "bio", "email", "password"])}
-<form method="post" action="/settings">${hidden(visit)}${field(state, { name: "image", label: "Profile picture", placeholder: "URL of profile picture", value: image, type: "url", autocomplete: "photo", maxlength: 2_000, hint: "An https address. Without one, we draw you a picture." })}${field(
+<form method="post" action="/settings">${hidden(visit)}${field(state, { name: "image", label: "Profile picture", placeholder: "URL of profile picture", value: image, type: image.startsWith("/") ? "text" : "url", autocomplete: "photo", maxlength: 2_000, hint: "What you uploaded, or an https address. Without one, we draw you a picture." })}${field(
     state,
     { ...usernameField, value: username },
   )}${field(state, { name: "bio", label: "Short bio", placeholder: "Short bio about you", value: bio, rows: 5, maxlength: 2_000 })}${field(state, { ...emailField, value: email })}${field(
@@ -138,8 +139,9 @@ export function settingsPage(visit: SignedInVisit, state: FormState<SettingsValu
       hint: "Leave it empty to keep the one you have.",
     },
   )}<button class="btn btn-lg btn-primary" type="submit">Update Settings</button></form>
+<hr><section class="avatar-upload" aria-label="Profile picture">${avatar(visit.viewer, 96)}${uploadForm(visit, { purposes: ["avatar"], label: "Upload a picture", next: "/settings" })}</section>
 <hr><form method="post" action="/logout">${hidden(visit)}<button class="btn btn-outline-danger" type="submit">Or click here to logout.</button></form></div>`;
-  return layout(visit, { title: "Settings", className: "settings-page", body });
+  return layout(visit, { title: "Settings", className: "settings-page", body, hasUploads: true });
 }
 
 export interface EditorValues {
@@ -177,8 +179,9 @@ export function editorPage(
       autocomplete: "off",
     },
   )}${field(state, { name: "body", label: "Text", placeholder: "Write your article (in markdown)", value: text, rows: 14, maxlength: 65_536, required: true, className: "markdown" })}
+<div class="form-group" data-insert><span data-insert-fields hidden><label class="btn btn-sm btn-outline-secondary">Add a picture<input class="visually-hidden" type="file" accept="image/*" data-purpose="image"></label> <label class="btn btn-sm btn-outline-secondary">Add a video<input class="visually-hidden" type="file" accept="video/*" data-purpose="video"></label></span><span class="hint"><a href="${address.uploads()}" target="_blank" rel="noopener">Your uploads</a>: pictures and videos, and what to write to show them.</span><div data-progress hidden><progress max="100" value="0" aria-label="Upload"></progress> <span data-progress-text></span></div></div>
 <div class="form-group" data-tags><label for="field-tagList">Tags</label><input class="form-control" id="field-tagList" name="tags" placeholder="Enter tags" autocomplete="off" maxlength="1000" aria-describedby="hint-tags"><small class="hint" id="hint-tags">Separate them with commas. Up to 20.</small><ul class="tag-list" aria-label="Tags of this article">${tags}</ul></div>
 <div class="form-actions"><button class="btn btn-lg btn-primary" type="submit">Publish Article</button><button class="btn btn-lg btn-outline-secondary" type="submit" name="intent" value="preview" formnovalidate data-live="preview" data-done="Preview updated.">Preview</button></div>
 <div data-region="preview">${isPreview && html`<section class="preview" aria-label="Preview"><h2>${title === "" ? "Untitled" : title}</h2><div class="prose">${renderMarkdown(text)}</div></section>`}</div></form></div>`;
-  return layout(visit, { title: heading, className: "editor-page", body });
+  return layout(visit, { title: heading, className: "editor-page", body, hasUploads: true });
 }

@@ -1,15 +1,17 @@
 /** Articles and people as the domain gives them, and every page that shows them. */
-import type { Account, Article, ArticlePage, Comment, Profile } from "../../../src/domain/model.ts";
+import type { Account, Article, ArticlePage, Comment, Profile, Upload } from "../../../src/domain/model.ts";
 import type { SafeHtml } from "../../../src/ui/html.ts";
 import { articlePage } from "../../../src/ui/views/article.ts";
 import { editorPage, loginPage, registerPage, settingsPage } from "../../../src/ui/views/forms.ts";
 import { homePage } from "../../../src/ui/views/home.ts";
+import { notificationsPage } from "../../../src/ui/views/notifications.ts";
 import { problemPage } from "../../../src/ui/views/problem.ts";
 import { profilePage } from "../../../src/ui/views/profile.ts";
+import { uploadsPage } from "../../../src/ui/views/uploads.ts";
 import type { SignedInVisit, Visit } from "../../../src/ui/visit.ts";
 
-/** The script of {@link visitBy}'s pages. */
-export const scriptAddress = "/assets/app.js";
+/** The scripts of {@link visitBy}'s pages. */
+export const scriptAddresses = ["/assets/app.js", "/assets/live.js", "/assets/uploads.js"];
 
 const at = "2026-03-01T10:00:00.000Z";
 
@@ -45,6 +47,24 @@ export function pageWith(text: string, count = 10): ArticlePage {
 
 export function commentWith(text: string, author: Profile): Comment {
   return { id: 1, createdAt: at, updatedAt: at, body: text, author };
+}
+
+export function uploadWith(text: string, fields: Partial<Upload>): Upload {
+  return {
+    id: `0190-${fields.state}`,
+    purpose: "image",
+    name: text,
+    state: "received",
+    progress: 0,
+    message: null,
+    url: "/api/uploads/0190",
+    media: null,
+    poster: null,
+    markdown: text,
+    renditions: [],
+    createdAt: at,
+    ...fields,
+  };
 }
 
 export function visitBy(viewer: Account): SignedInVisit;
@@ -95,6 +115,41 @@ export function everyPage(text: string): Readonly<Record<string, SafeHtml>> {
     editor: editorPage(signedIn, { values: articleWith(text), slug: text, errors }),
     "editor, new": editorPage(signedIn, { values: { title: "", description: "", body: "", tagList: [] } }),
     "editor, preview": editorPage(signedIn, { values: articleWith(text), isPreview: true }),
+    notifications: notificationsPage(signedIn, {
+      page: {
+        notifications: [
+          {
+            id: 2,
+            kind: "comment",
+            actor: profileWith(text),
+            details: { slug: text, comment: text },
+            text,
+            createdAt: at,
+          },
+          { id: 1, kind: "video", actor: null, details: { uploadId: text, state: text }, text, createdAt: at },
+        ],
+        newest: 2,
+        readUpTo: 1,
+        unreadCount: 1,
+      },
+      isNewest: false,
+    }),
+    uploads: uploadsPage(signedIn, {
+      uploads: [
+        uploadWith(text, { state: "received" }),
+        uploadWith(text, { state: "processing", progress: 40 }),
+        uploadWith(text, { state: "waiting", message: text }),
+        uploadWith(text, { state: "failed", message: text }),
+        uploadWith(text, {
+          state: "ready",
+          purpose: "video",
+          media: "/media/a/b/video.mp4",
+          poster: "/media/a/b/poster.webp",
+        }),
+      ],
+      errors,
+      isNewest: true,
+    }),
     problem: problemPage(signedIn, { status: 500, errors, isFault: true }, text),
     "not found": problemPage(signedOut, { status: 404, errors: { page: ["not found"] }, isFault: false }, text),
   };
