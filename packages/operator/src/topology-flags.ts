@@ -1,0 +1,33 @@
+/** The flags by which a command finds the app's databases: the app's own, resolved as the app resolves them. */
+import type { ArgsDef } from "citty";
+import { loadConfigFile, parseCommandLine, resolveTopology, type Topology } from "rungs/topology";
+import type { CommandContext, Values } from "./command.ts";
+
+/** To be spread into a command's arguments. */
+export const topologyFlags = {
+  dir: {
+    type: "string",
+    valueHint: "folder",
+    description: "Where the app's data lives (env RUNGS_DIR; default .rungs)",
+  },
+  config: {
+    type: "string",
+    valueHint: "file",
+    description: "The app's settings file (default rungs.config.*, if there)",
+  },
+  shards: { type: "string", valueHint: "n", description: "Number of embedded databases (env RUNGS_SHARDS; default 1)" },
+  rung: { type: "string", valueHint: "n", description: "Start from the preset of a rung (env RUNGS_RUNG)" },
+} satisfies ArgsDef;
+
+/** The topology by flags, environment, config file and defaults. Raises what `rungs/topology` raises. */
+export async function topologyOf(values: Values, { environment, folder, output }: CommandContext): Promise<Topology> {
+  const given = Object.keys(topologyFlags).flatMap((name) => {
+    const text = values.text(name);
+    return text === undefined ? [] : [`--${name}=${text}`];
+  });
+  const { flags, config } = parseCommandLine(given);
+  const file = await loadConfigFile(folder, config);
+  const resolved = resolveTopology({ ...(file === undefined ? {} : { file }), environment, flags });
+  for (const warning of resolved.warnings) output.remark(warning);
+  return resolved.topology;
+}
