@@ -91,7 +91,13 @@ async function measure(system: JobSystem): Promise<void> {
 }
 
 async function report(system: JobSystem, besides: string): Promise<void> {
-  const { addPerSecond, jobsPerSecond } = await throughput(system);
+  const { addPerSecond, jobsPerSecond, handled } = await throughput(system);
+  if (handled < jobs) {
+    print(
+      `${system.name.padEnd(16)} ${besides.padEnd(14)} ${handled} of ${jobs} jobs in ${waitMaxMs / 1_000} s; not measured further`,
+    );
+    return;
+  }
   const { starts, adds } = await latency(system);
   const ms = (values: readonly number[], share: number) => quantile(values, share).toFixed(1).padStart(8);
   print(
@@ -104,7 +110,9 @@ async function report(system: JobSystem, besides: string): Promise<void> {
 }
 
 /** Adds in bulk with no worker, then handles what waits. */
-async function throughput(system: JobSystem): Promise<{ addPerSecond: number; jobsPerSecond: number }> {
+async function throughput(
+  system: JobSystem,
+): Promise<{ addPerSecond: number; jobsPerSecond: number; handled: number }> {
   const addSince = performance.now();
   for (let done = 0; done < jobs; done += batch) await system.addMany(payloads(batch), "run");
   const addMs = performance.now() - addSince;
@@ -113,10 +121,10 @@ async function throughput(system: JobSystem): Promise<{ addPerSecond: number; jo
   await system.startWorker(async () => {
     handled++;
   });
-  await until(() => handled >= jobs);
+  await within(() => handled >= jobs);
   const runMs = performance.now() - since;
   await system.stopWorker();
-  return { addPerSecond: (jobs / addMs) * 1_000, jobsPerSecond: (jobs / runMs) * 1_000 };
+  return { addPerSecond: (jobs / addMs) * 1_000, jobsPerSecond: (handled / runMs) * 1_000, handled };
 }
 
 /** Open loop: a job is added at each tick whether or not those before it have started. */
@@ -136,7 +144,7 @@ async function latency(system: JobSystem): Promise<{ starts: number[]; adds: num
     adding.push(system.add({ number: index, addedAtMs }).then(() => void adds.push(performance.now() - addedAtMs)));
   }
   await Promise.all(adding);
-  await until(() => starts.length >= count);
+  await within(() => starts.length >= count);
   await system.stopWorker();
   return { starts, adds };
 }
@@ -145,12 +153,9 @@ function payloads(count: number): Payload[] {
   return Array.from({ length: count }, (_, number) => ({ number, addedAtMs: 0 }));
 }
 
-async function until(isDone: () => boolean): Promise<void> {
+async function within(isDone: () => boolean): Promise<void> {
   const deadline = performance.now() + waitMaxMs;
-  while (!isDone()) {
-    if (performance.now() > deadline) throw new Error(`not done within ${waitMaxMs} ms`);
-    await sleep(5);
-  }
+  while (!isDone() && performance.now() < deadline) await sleep(5);
 }
 
 function quantile(values: readonly number[], share: number): number {

@@ -89,6 +89,7 @@ export async function rungsJobs(url: string): Promise<JobSystem> {
 /** graphile-worker with the batching that its documentation gives for speed. */
 export async function graphileJobs(url: string): Promise<JobSystem> {
   const pool = new pg.Pool({ connectionString: url, max: 20 });
+  pool.on("error", () => {});
   const logger = new GraphileLogger(() => () => {});
   const utils = await makeWorkerUtils({ pgPool: pool, logger });
   await utils.migrate();

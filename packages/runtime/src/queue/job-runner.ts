@@ -319,8 +319,8 @@ class StoreWorker<C> {
 
   private free(job: ClaimedJob): void {
     const lane = this.lanes.get(job.handler) as Lane<C>;
+    // What there was no room for is looked for as soon as there is, and what is new is announced: no look is owed here.
     lane.release(1);
-    this.look();
   }
 
   private async beat(): Promise<void> {

@@ -9,7 +9,8 @@
  *   behind another of its key sets it, and whoever removes the first job of a key clears it on the next.
  *   Why none is forgotten: a claim decides while it holds the job's row lock, by a snapshot taken under that lock. If it saw
  *   the first job, that job's removal commits later, and the statement that follows the removal waits for the lock and
- *   clears the state. A remover that dies in between has left a row in `rungs_workers`; whoever takes over clears all.
+ *   clears the state. Where the removal saw nobody behind, that statement may wait for the worker's next claim and ride in it.
+ *   A remover that dies in between has left a row in `rungs_workers`; whoever takes over clears all.
  * - *Delay with a key* is state 2; when due, the job draws a new sequence and so takes its place in the order then.
  * - *Leases.* `worker_id` says who holds the job, `rungs_workers` when that worker was last seen, by the server's clock.
  * - *Once.* `steps` names the steps whose effects committed on this database; on others `rungs_inbox` does. A step locks the
@@ -113,11 +114,13 @@ const firstOfKey = `
   end $body$;`;
 
 /**
- * Claims at most `slots[i]` jobs of `handlers[i]`. `since` has three entries a handler, one a priority: jobs due before are
+ * Lets go what waits behind removed jobs of `freed_keys`, then claims at most `slots[i]` jobs of `handlers[i]`. `since` has three entries a handler, one a priority: jobs due before are
  * not looked at; null looks at all.
  */
 const claim = `
-  create function rungs_claim(worker uuid, handlers text[], slots integer[], since timestamptz[]) returns setof rungs_jobs
+  create function rungs_claim(
+    worker uuid, handlers text[], slots integer[], since timestamptz[], freed_handlers text[], freed_keys text[]
+  ) returns setof rungs_jobs
   language plpgsql ${planSettings} as $body$
   declare
     now_at timestamptz := clock_timestamp();
@@ -129,6 +132,7 @@ const claim = `
     from_at timestamptz;
   begin
     perform set_config('synchronous_commit', 'off', true);
+    if freed_keys <> '{}' then perform rungs_unblock(freed_handlers, freed_keys); end if;
     update rungs_jobs set sequence = nextval(pg_get_serial_sequence('rungs_jobs', 'sequence')), state = 0
       where sequence in (
         select sequence from rungs_jobs where state = 2 and run_at <= now_at order by run_at limit 1000
@@ -170,17 +174,22 @@ const claim = `
 /**
  * Ends deliveries: arrays of one length, one entry a job; the kind is done, retry, dead or handBack. Gives the jobs whose
  * row is locked by a step that is still being made: they stay as they are, so that one slow step holds up no other job.
+ * `is_followed`: behind a job that was removed there is another of its key, as far as this statement can see.
  */
 const settle = `
   create function rungs_settle(
     worker uuid, sequences bigint[], kinds text[], delays float8[], errors text[]
-  ) returns bigint[] language plpgsql ${planSettings} as $body$
+  ) returns table (busy bigint[], is_followed boolean) language plpgsql ${planSettings} as $body$
   declare
     mine bigint[];
+    removed_handlers text[];
+    removed_keys text[];
   begin
     perform set_config('synchronous_commit', 'off', true);
-    select coalesce(array_agg(l.sequence), '{}') into mine from (
-      select sequence from rungs_jobs where sequence = any(sequences) and worker_id = worker for update skip locked) l;
+    select coalesce(array_agg(l.sequence), '{}'), array_agg(l.handler), array_agg(l.key)
+      into mine, removed_handlers, removed_keys from (
+        select j.sequence, j.handler, j.key from rungs_jobs j
+        where j.sequence = any(sequences) and j.worker_id = worker for update skip locked) l;
     delete from rungs_jobs j using unnest(sequences, kinds) s(sequence, kind)
       where j.sequence = any(mine) and j.sequence = s.sequence and s.kind = 'done';
     if not kinds <@ array['done'] then
@@ -199,10 +208,16 @@ const settle = `
         select job_id, handler, event, key, payload, priority, published_at, attempts, steps, reason from gone
         on conflict (handler, job_id) do nothing;
     end if;
-    if cardinality(mine) = cardinality(sequences) then return '{}'; end if;
-    return array(
-      select sequence from rungs_jobs
-      where sequence = any(sequences) and not sequence = any(mine) and worker_id = worker);
+    is_followed := exists (
+      select 1 from unnest(removed_handlers, removed_keys) r(handler, key)
+      where r.key is not null and rungs_first_of_key(r.handler, r.key) is not null);
+    busy := '{}';
+    if cardinality(mine) < cardinality(sequences) then
+      busy := array(
+        select j.sequence from rungs_jobs j
+        where j.sequence = any(sequences) and not j.sequence = any(mine) and j.worker_id = worker);
+    end if;
+    return next;
   end $body$;`;
 
 /** Lets the first waiting job of each key go; to be called after the removal of its predecessor has committed. */
@@ -271,7 +286,7 @@ export const queueMigrations = [
   {
     name: "0001_jobs",
     shards: {
-      up: [tables, firstOfKey, claim, settle, unblock, heartbeat, once].join("\n"),
+      up: [tables, firstOfKey, unblock, claim, settle, heartbeat, once].join("\n"),
       down: `
         drop function rungs_first_of_key, rungs_claim, rungs_settle, rungs_unblock, rungs_heartbeat, rungs_once;
         drop table rungs_jobs, rungs_dead_jobs, rungs_workers, rungs_inbox, rungs_events, rungs_schedules, rungs_queue;`,

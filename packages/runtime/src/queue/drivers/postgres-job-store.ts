@@ -34,10 +34,12 @@ const claimSql = `
   select sequence, job_id, handler, key, payload, priority, attempts,
     extract(epoch from published_at)::float8 as published, extract(epoch from run_at)::float8 as due,
     extract(epoch from clock_timestamp() - run_at)::float8 as waited
-  from rungs_claim($1, $2::text[], $3::int[], array(select to_timestamp(s) from unnest($4::float8[]) s))`;
+  from rungs_claim($1, $2::text[], $3::int[], array(select to_timestamp(s) from unnest($4::float8[]) s), $5::text[], $6::text[])`;
 
 /** A transaction that writes a message takes this long at most to commit it; slower ones wait for the next full look. */
 const commitSlackMs = 2_000;
+/** A worker claims about twice a second at least, so more keys than this gather only under load. */
+const removedMax = 1_000;
 /** How often claims look at all jobs. */
 const fullLookEveryMs = 1_000;
 
@@ -46,6 +48,8 @@ export async function postgresJobStore(database: SqlDatabase, now: () => number)
   const [queue] = await database.query<{ store_id: string }>(undefined, "select store_id from rungs_queue", []);
   const origin = queue?.store_id ?? "";
   const cursors = new Cursors(now);
+  /** Keys whose first job is gone, with nobody seen behind: the next claim looks once more. */
+  const removed: Key[] = [];
 
   return {
     name: database.name,
@@ -53,8 +57,12 @@ export async function postgresJobStore(database: SqlDatabase, now: () => number)
     async claim(workerId, wanted) {
       const handlers = wanted.map(({ handler }) => handler);
       const slots = wanted.map(({ slots }) => slots);
-      const values = [workerId, handlers, slots, cursors.of(handlers)];
-      const rows = await database.query<JobRow>("rungs_claim", claimSql, values);
+      const freed = removed.splice(0);
+      const values = [workerId, handlers, slots, cursors.of(handlers), ...columnsOf(freed)];
+      const rows = await database.query<JobRow>("rungs_claim", claimSql, values).catch((error: unknown) => {
+        removed.push(...freed);
+        throw error;
+      });
       cursors.advance(rows);
       return rows.sort((a, b) => a.priority - b.priority || a.due - b.due || a.sequence - b.sequence).map(jobOf);
     },
@@ -68,12 +76,14 @@ export async function postgresJobStore(database: SqlDatabase, now: () => number)
         settled.map(({ outcome }) => (outcome.kind === "retry" ? outcome.delayMs : 0)),
         settled.map(({ outcome }) => ("error" in outcome ? outcome.error.slice(0, 2_000) : null)),
       ];
-      const sql = "select rungs_settle($1, $2::bigint[], $3, $4, $5) as busy";
-      const [row] = await database.query<{ busy: number[] }>("rungs_settle", sql, values);
+      const sql = "select busy, is_followed from rungs_settle($1, $2::bigint[], $3, $4, $5)";
+      const [row] = await database.query<{ busy: number[]; is_followed: boolean }>("rungs_settle", sql, values);
       const busy = new Set(row?.busy);
       const ended = busy.size === 0 ? settled : settled.filter(({ job }) => !busy.has(job.sequence));
+      removed.push(...removedKeys(ended));
       return {
-        freed: await unblock(database, removedKeys(ended)),
+        freed:
+          row?.is_followed === true || removed.length > removedMax ? await unblock(database, removed.splice(0)) : 0,
         busy: busy.size === 0 ? [] : settled.filter(({ job }) => busy.has(job.sequence)),
       };
     },
@@ -85,6 +95,7 @@ export async function postgresJobStore(database: SqlDatabase, now: () => number)
     },
 
     async leave(workerId) {
+      await unblock(database, removed.splice(0));
       await database.query(undefined, "delete from rungs_workers where worker_id = $1", [workerId]);
     },
 
@@ -115,18 +126,27 @@ export async function postgresJobStore(database: SqlDatabase, now: () => number)
 }
 
 /** Lets the next job of each key go, once the removal of the one before it has committed. Gives how many came free. */
-export async function unblock(
-  database: SqlDatabase,
-  removed: readonly { readonly handler: string; readonly key: string }[],
-): Promise<number> {
+export async function unblock(database: SqlDatabase, removed: readonly Key[]): Promise<number> {
   if (removed.length === 0) return 0;
-  const values = [removed.map(({ handler }) => handler), removed.map(({ key }) => key)];
+  const values = columnsOf(removed);
   const sql = "select rungs_unblock($1, $2) as freed";
   const [row] = await database.query<{ freed: number }>("rungs_unblock", sql, values);
   return row?.freed ?? 0;
 }
 
-function removedKeys(settled: readonly SettledJob[]): { handler: string; key: string }[] {
+/** A handler's jobs of one key. */
+interface Key {
+  readonly handler: string;
+  readonly key: string;
+}
+
+/** In one order everywhere, so that two workers that unblock the same keys do not wait for each other in a ring. */
+function columnsOf(keys: readonly Key[]): [handlers: string[], keys: string[]] {
+  const sorted = [...keys].sort((a, b) => (a.handler + a.key < b.handler + b.key ? -1 : 1));
+  return [sorted.map(({ handler }) => handler), sorted.map(({ key }) => key)];
+}
+
+function removedKeys(settled: readonly SettledJob[]): Key[] {
   return settled.flatMap(({ job: { handler, key }, outcome: { kind } }) =>
     key !== null && (kind === "done" || kind === "dead") ? [{ handler, key }] : [],
   );
