@@ -1,4 +1,4 @@
-/** What the exit code of `rungs` says; documented in docs/operating/jobs.md and printed by `rungs --help`. */
+/** What the exit code of `rungs` says; documented in docs/operating/running.md and printed by `rungs --help`. */
 import { ConfigError, RungsError, UnavailableError, UnsupportedError } from "rungs";
 
 /** One meaning each; a code is never reused. 130 and 143: stopped by Ctrl-C or SIGTERM before it was done. */

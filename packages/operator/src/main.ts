@@ -7,10 +7,20 @@ import { runCommandLine } from "./run.ts";
 const root: Command = {
   definition: { meta: { name: "rungs", description: "Watch and operate an app of Rungs, at any rung" } },
   examples: [
+    ["rungs dev", "the app of this folder, started again whenever a file changes"],
+    ["rungs up --rung 2", "the app with the servers of a rung"],
+    ["rungs status", "what runs"],
     ["rungs jobs", "how many jobs wait, run, and were given up"],
     ["rungs jobs --help", "what else can be done about them"],
   ],
   commands: {
+    up: async () => (await import("./commands/up.ts")).up,
+    dev: async () => (await import("./commands/dev.ts")).dev,
+    status: async () => (await import("./commands/status.ts")).status,
+    scale: async () => (await import("./commands/scale.ts")).scale,
+    restart: async () => (await import("./commands/restart.ts")).restart,
+    logs: async () => (await import("./commands/logs.ts")).logs,
+    down: async () => (await import("./commands/down.ts")).down,
     jobs: async () => (await import("./commands/jobs.ts")).jobs,
   },
 };

@@ -23,12 +23,21 @@ export function unsupportedSettings(topology: Topology): string[] {
   return found;
 }
 
+/** What the launcher of `rungs up` carries out, and no process by itself. */
+const launched: readonly string[] = ["web.processes", "web.balancer"];
+
 /** Raises `CAPABILITY_MISSING`, naming every setting of {@link unsupportedSettings}, so that none is ignored silently. */
 export function refuseUnsupported(topology: Topology): void {
   const settings = unsupportedSettings(topology);
   if (settings.length === 0) return;
+  if (settings.every((path) => launched.includes(path))) {
+    throw new UnsupportedError(
+      "CAPABILITY_MISSING",
+      `One process alone cannot carry out ${settings.join(" and ")}. Start the app with all its servers: rungs up.`,
+    );
+  }
   throw new UnsupportedError(
     "CAPABILITY_MISSING",
-    `Not in this version of Rungs yet, which runs rung 1 only: ${settings.join(", ")}. Remove ${settings.length === 1 ? "this setting" : "these settings"}, or stay at rung 1.`,
+    `Not in this version of Rungs yet: ${settings.join(", ")}. Remove ${settings.length === 1 ? "this setting" : "these settings"}, or stay at a lower rung.`,
   );
 }

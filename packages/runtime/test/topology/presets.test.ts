@@ -103,10 +103,12 @@ describe("unsupportedSettings", () => {
       expect.objectContaining({
         name: "UnsupportedError",
         code: "CAPABILITY_MISSING",
-        message: expect.stringContaining(
-          "Not in this version of Rungs yet, which runs rung 1 only: web.processes, web.balancer.",
-        ),
+        message:
+          "One process alone cannot carry out web.processes and web.balancer. Start the app with all its servers: rungs up.",
       }),
+    );
+    expect(() => refuseUnsupported(presetFor(5))).toThrow(
+      "Not in this version of Rungs yet: web.processes, web.balancer, cache.url",
     );
   });
 });

@@ -270,3 +270,68 @@ describe("JSON bodies on fastify", () => {
     expect((await fetch(`${url}/${"a".repeat(20_000)}`)).status).toBe(431);
   });
 });
+
+describe("behind a proxy, a server that stops", () => {
+  const behindProxy = async () => {
+    const web = createWebServer({ ...settings({}), trustProxy: ["loopback"] });
+    web.fastify.get("/fine", async () => ({ fine: true }));
+    web.fastify.get("/slow", async () => sleep(300).then(() => ({ fine: true })));
+    return { web, port: Number(new URL(await web.listen()).port) };
+  };
+
+  /** One keep-alive connection, as a proxy holds it in its pool. */
+  async function pooled(port: number) {
+    const socket = connect({ port, host: "127.0.0.1" });
+    let text = "";
+    let endedMs: number | undefined;
+    socket.setEncoding("latin1").on("data", (part) => {
+      text += part;
+    });
+    socket.on("error", () => {});
+    socket.on("close", () => {
+      endedMs = performance.now();
+    });
+    const ask = async (path: string) => {
+      text = "";
+      socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`);
+      for (let tries = 0; !text.includes('{"fine":true}'); tries++) {
+        if (endedMs !== undefined || tries > 500) throw new Error(`no answer: ${text}`);
+        await sleep(10);
+      }
+      return text.toLowerCase();
+    };
+    return { ask, endedMs: () => endedMs, destroy: () => socket.destroy() };
+  }
+
+  it("refuses new connections at once and answers on those there are, each for the last time", async () => {
+    const { web, port } = await behindProxy();
+    const [idle, busy, unused] = [await pooled(port), await pooled(port), await pooled(port)];
+    for (const connection of [idle, busy, unused]) expect(await connection.ask("/fine")).toContain("keep-alive");
+    const slow = busy.ask("/slow");
+    await sleep(50);
+    const since = performance.now();
+    const closing = web.close();
+    await sleep(10);
+    await expect(fetch(`http://127.0.0.1:${port}/fine`)).rejects.toThrow();
+    // Under way since before the drain: its connection must not go back to the pool either.
+    expect(await slow).toContain("connection: close");
+    // A request that comes on an idle connection long after the drain began is still answered.
+    await sleep(1_500);
+    expect(await idle.ask("/fine")).toContain("connection: close");
+    await closing;
+    const tookMs = performance.now() - since;
+    expect(tookMs).toBeGreaterThan(2_400);
+    expect(tookMs).toBeLessThan(4_000);
+    // The one that stayed idle was closed only when its proxy would have done so.
+    await sleep(20);
+    expect((unused.endedMs() ?? 0) - since).toBeGreaterThan(2_400);
+  });
+
+  it("does not wait when nobody is connected", async () => {
+    const { web } = await behindProxy();
+    const since = performance.now();
+    await web.refuse();
+    await web.close();
+    expect(performance.now() - since).toBeLessThan(1_000);
+  });
+});

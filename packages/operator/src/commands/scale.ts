@@ -1,0 +1,40 @@
+/** `rungs scale web N`: more or fewer web processes, while requests go on being answered. */
+import type { Command } from "../command.ts";
+import { UsageError } from "../exit-code.ts";
+import { askChange } from "../stack/control-client.ts";
+import { folderOf, showProcesses, stackFlags } from "./stack/common.ts";
+
+const processesMax = 256;
+
+/** The command. */
+export const scale: Command = {
+  definition: {
+    meta: { name: "scale", description: "Change the number of web processes, without a failed request" },
+    args: {
+      tier: { type: "positional", required: false, description: "web" },
+      number: { type: "positional", required: false, description: `1 to ${processesMax}` },
+      ...stackFlags,
+    },
+  },
+  examples: [
+    ["rungs scale web 6", "six web processes"],
+    ["rungs scale web 2", "back to two; the others finish their requests first"],
+  ],
+  wordsMax: 2,
+  async run(values, context) {
+    const { output, signal } = context;
+    const [tier, text = ""] = values.words;
+    const number = /^\d{1,3}$/.test(text) ? Number(text) : 0;
+    if (tier !== "web" || number < 1 || number > processesMax) {
+      throw new UsageError(`Say what to scale, and to how many, 1 to ${processesMax}: rungs scale web 6`);
+    }
+    const folder = await folderOf(values, context);
+    const after = await askChange(folder, `/scale?processes=${number}`, {
+      signal,
+      onProgress: (progress) => output.line(progress),
+    });
+    output.json({ scaled: true, processes: after.processes });
+    output.line("");
+    showProcesses(after.processes, output);
+  },
+};

@@ -1,0 +1,97 @@
+/** What the commands about a stack have in common. */
+import { resolve } from "node:path";
+import type { ArgsDef } from "citty";
+import { loadConfigFile, parseCommandLine, resolveTopology, type Topology } from "rungs/topology";
+import type { CommandContext, Values } from "../../command.ts";
+import { duration, type Output } from "../../output.ts";
+import { wholeNumber } from "../../parse.ts";
+import { readAppPackage } from "../../stack/app-package.ts";
+import type { ProcessReport } from "../../stack/component.ts";
+import { planStack, type StackPlan } from "../../stack/stack-plan.ts";
+import { topologyFlags, topologyOf } from "../../topology-flags.ts";
+
+const processesMax = 256;
+
+/** Flags of the commands that find a running stack. */
+export const stackFlags = {
+  dir: topologyFlags.dir,
+  config: topologyFlags.config,
+  json: { type: "boolean", description: "Print JSON for programs" },
+} satisfies ArgsDef;
+
+/** Flags of the commands that start one. */
+export const startFlags = {
+  ...topologyFlags,
+  port: { type: "string", valueHint: "n", description: "Port to listen on (env PORT; default 3000; 0: any free one)" },
+  host: { type: "string", valueHint: "address", description: "Address to listen on (env HOST; default 127.0.0.1)" },
+  "log-level": {
+    type: "string",
+    valueHint: "level",
+    description: "debug, info, warn, error or silent (env RUNGS_LOG_LEVEL)",
+  },
+  install: { type: "boolean", description: "Install missing servers without asking (Debian, Ubuntu; as root)" },
+  json: { type: "boolean", description: "Print JSON for programs" },
+} satisfies ArgsDef;
+
+/** Folder of the stack that the flags, the environment and the settings file mean. */
+export async function folderOf(values: Values, context: CommandContext): Promise<string> {
+  const { dataDirectory } = await topologyOf(values, context);
+  return resolve(context.folder, dataDirectory);
+}
+
+/** The plan of the stack to start, by flags, environment, settings file and the app's package.json. */
+export async function planOf(values: Values, context: CommandContext, rung?: string): Promise<StackPlan> {
+  const { environment, folder } = context;
+  const topology = withWebFlags(await startTopology(values, context, rung), values);
+  return planStack({
+    topology,
+    environment,
+    app: await readAppPackage(folder),
+    folder: resolve(folder, topology.dataDirectory),
+  });
+}
+
+async function startTopology(
+  values: Values,
+  { environment, folder, output }: CommandContext,
+  rung?: string,
+): Promise<Topology> {
+  const names = ["dir", "config", "shards", "rung", "port", "host", "log-level"];
+  const given = names.flatMap((name) => {
+    const text = name === "rung" ? (rung ?? values.text(name)) : values.text(name);
+    return text === undefined ? [] : [`--${name}=${text}`];
+  });
+  const { flags, config } = parseCommandLine(given);
+  const file = await loadConfigFile(folder, config);
+  const resolved = resolveTopology({ ...(file === undefined ? {} : { file }), environment, flags });
+  for (const warning of resolved.warnings) output.remark(warning);
+  return resolved.topology;
+}
+
+/** `--processes` and `--balancer`, over what the settings say; several processes get nginx when no balancer is named. */
+function withWebFlags(topology: Topology, values: Values): Topology {
+  const { web } = topology;
+  const processes = wholeNumber(values, { name: "processes", min: 1, max: processesMax, fallback: web.processes });
+  const named = values.text("balancer") as "nginx" | "haproxy" | undefined;
+  const balancer = named ?? web.balancer ?? (processes > 1 ? "nginx" : undefined);
+  return { ...topology, web: { ...web, processes, balancer } };
+}
+
+/** A table of processes. */
+export function showProcesses(processes: readonly ProcessReport[], output: Output): void {
+  const { colors } = output;
+  const now = Date.now();
+  output.table({
+    head: ["NAME", "ROLE", "PID", "PORT", "STATE", "UP", "CRASHES"],
+    right: [2, 3, 5, 6],
+    rows: processes.map(({ name, role, pid, port, state, startedAtMs, crashes }) => [
+      name,
+      role,
+      String(pid),
+      port === null ? colors.dim("-") : String(port),
+      state === "ready" ? colors.green(state) : colors.yellow(state),
+      duration(now - startedAtMs),
+      crashes === 0 ? colors.dim("0") : colors.red(String(crashes)),
+    ]),
+  });
+}

@@ -1,0 +1,26 @@
+/** `rungs status`: what runs. */
+import type { Command } from "../command.ts";
+import { askStatus, nothingRuns } from "../stack/control-client.ts";
+import { folderOf, showProcesses, stackFlags } from "./stack/common.ts";
+
+/** The command. */
+export const status: Command = {
+  definition: { meta: { name: "status", description: "Show the processes of the running stack" }, args: stackFlags },
+  examples: [
+    ["rungs status", "what runs in .rungs"],
+    ["rungs status --dir /tmp/other --json", "what runs elsewhere, for programs"],
+  ],
+  async run(values, context) {
+    const { output, signal } = context;
+    const folder = await folderOf(values, context);
+    const found = await askStatus(folder, signal);
+    if (found === undefined) {
+      output.json({ running: false, folder, processes: [] });
+      if (output.isJson) return;
+      throw nothingRuns(folder);
+    }
+    output.json({ running: true, ...found });
+    output.line(`Rung ${found.rung} at ${found.app}, started by process ${found.launcherPid} in ${folder}\n`);
+    showProcesses(found.processes, output);
+  },
+};

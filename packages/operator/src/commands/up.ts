@@ -1,0 +1,141 @@
+/** `rungs up`: starts the app with the real servers of its rung, and keeps them running until it is stopped. */
+import type { ArgsDef } from "citty";
+import type { Command, CommandContext } from "../command.ts";
+import { counted } from "../output.ts";
+import { watchParent } from "../stack/parent.ts";
+import { ensurePrograms } from "../stack/programs.ts";
+import { type Stack, startStack } from "../stack/stack.ts";
+import type { StackPlan } from "../stack/stack-plan.ts";
+import { planOf, startFlags } from "./stack/common.ts";
+
+const flags = {
+  ...startFlags,
+  processes: { type: "string", valueHint: "n", description: "Web processes, 1 to 256 (default: the rung's)" },
+  balancer: { type: "enum", options: ["nginx", "haproxy"], description: "Load balancer (default: the rung's)" },
+  "dry-run": { type: "boolean", description: "Print what would start, and start nothing" },
+} satisfies ArgsDef;
+
+/** The command. */
+export const up: Command = {
+  definition: {
+    meta: { name: "up", description: "Start the app of this folder with the servers of a rung; Ctrl-C stops it all" },
+    args: flags,
+  },
+  examples: [
+    ["rungs up --rung 2", "nginx, four web processes, Redis and the database"],
+    ["rungs up --rung 2 --port 8080 --processes 2", "the same, smaller and elsewhere"],
+    ["rungs up --rung 2 --balancer haproxy", "another load balancer"],
+    ["rungs up --rung 2 --dry-run", "what would start"],
+    ["rungs up --rung 2 --json", "one line of JSON when it is ready"],
+  ],
+  endsBySignal: true,
+  async run(values, context) {
+    const plan = await planOf(values, context);
+    if (values.isSet("dry-run")) return showPlan(plan, context);
+    await ensurePrograms(plan.programs, context, values.isSet("install"));
+    await keepUp(plan, context);
+  },
+};
+
+async function keepUp(plan: StackPlan, context: CommandContext): Promise<void> {
+  const { output, environment, signal } = context;
+  const ended = new AbortController();
+  const either = AbortSignal.any([signal, ended.signal]);
+  const parent = watchParent(environment, () => ended.abort());
+  try {
+    const since = performance.now();
+    output.line(`Starting ${plan.app.name} at rung ${plan.rung}: ${summaryOf(plan)}.\n`);
+    const onProgress = (text: string) => output.line(`  ${text}`);
+    const stack = await startStack({ plan, environment, signal: either, onProgress });
+    tellReady(stack, performance.now() - since, context);
+    await untilAsked(stack, either);
+    output.line("\nStopping ...");
+    const errors = await stack.stop();
+    for (const error of errors) output.remark(error.message);
+    output.line("Stopped.");
+  } catch (error) {
+    // A start that was broken off by whoever started it is no failure.
+    if (!either.aborted) throw error;
+  } finally {
+    parent.stop();
+  }
+}
+
+function tellReady(stack: Stack, ms: number, { output }: CommandContext): void {
+  const { app, dashboard, rung, processes, folder } = stack.status();
+  output.json({
+    ready: true,
+    ...{ app, dashboard, rung },
+    processes: processes.map(({ name, role, pid, port }) => ({ name, role, pid, port })),
+  });
+  output.line(`\nReady after ${(ms / 1_000).toFixed(1)} s.\n`);
+  output.line(`  Open   ${app}`);
+  output.line(`  Files  ${folder} (logs in logs/, settings of the servers beside it)\n`);
+  output.line("Ctrl-C stops it. In another terminal: rungs status, rungs logs, rungs scale web N, rungs restart web.");
+}
+
+/** Until a signal, `rungs down`, or the end of npm. */
+async function untilAsked(stack: Stack, signal: AbortSignal): Promise<void> {
+  const aborted = new Promise<void>((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+  // Neither a promise nor a timer of a server keeps Node alive by itself.
+  const keepAlive = setInterval(() => {}, 2 ** 30);
+  await Promise.race([aborted, stack.downAsked]);
+  clearInterval(keepAlive);
+}
+
+function summaryOf({ embedded, hasRedis, processes, balancer, app }: StackPlan): string {
+  return [
+    ...(embedded === 0 ? ["databases of yours"] : [counted(embedded, "embedded database")]),
+    ...(hasRedis ? ["Redis"] : []),
+    ...app.companions.map(({ name }) => name),
+    processes === 1 ? "1 web process" : `${processes} web processes`,
+    ...(balancer === undefined ? [] : [balancer]),
+  ].join(", ");
+}
+
+function showPlan(plan: StackPlan, { output }: CommandContext): void {
+  const rows = plannedParts(plan);
+  output.json({ rung: plan.rung, folder: plan.folder, app: plan.app.app, parts: rows });
+  output.line(`${plan.app.name} at rung ${plan.rung}, in ${plan.folder}:\n`);
+  output.table({
+    head: ["PART", "NUMBER", "WHAT", "NEEDS"],
+    right: [1],
+    rows: rows.map(({ part, number, what, needs }) => [part, String(number), what, needs.join(", ") || "-"]),
+  });
+  output.line("\nNothing was started.");
+}
+
+interface PlannedPart {
+  readonly part: string;
+  readonly number: number;
+  readonly what: string;
+  readonly needs: readonly string[];
+}
+
+function plannedParts(plan: StackPlan): PlannedPart[] {
+  const { embedded, hasRedis, processes, places, balancer, app, topology } = plan;
+  const before: PlannedPart[] = [
+    ...(embedded === 0
+      ? []
+      : [{ part: "database", number: embedded, what: "embedded PostgreSQL, one a shard", needs: [] }]),
+    ...(hasRedis ? [{ part: "redis", number: 1, what: "redis-server, for sessions", needs: [] }] : []),
+    ...app.companions.map(({ name, program }) => ({ part: name, number: 1, what: program, needs: [] })),
+  ];
+  const { host, port } = topology.web;
+  const listens = `${host}:${port === 0 ? "any free port" : port}`;
+  return [
+    ...before,
+    {
+      part: "web",
+      number: processes,
+      what: balancer === undefined ? `${app.app} on ${listens}` : `${app.app} in ${places} places on loopback`,
+      needs: before.map(({ part }) => part),
+    },
+    ...(balancer === undefined
+      ? []
+      : [{ part: "balancer", number: 1, what: `${balancer} on ${listens}`, needs: ["web"] }]),
+  ];
+}

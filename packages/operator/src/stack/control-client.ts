@@ -1,0 +1,88 @@
+/** Talks to the launcher of a folder. */
+import { request } from "node:http";
+import { UnavailableError } from "rungs";
+import { NotFoundError, ToldError } from "../exit-code.ts";
+import type { StackStatus } from "./component.ts";
+import { readRecord, runningLauncher } from "./stack-record.ts";
+
+const statusWithinMs = 10_000;
+/** A rolling restart of many processes. */
+const changeWithinMs = 15 * 60_000;
+
+/** Status of the stack in this folder; undefined when none runs. Raises `SERVER_START_FAILED` when its launcher does not answer. */
+export async function askStatus(folder: string, signal: AbortSignal): Promise<StackStatus | undefined> {
+  if ((await runningLauncher(folder)) === undefined) return undefined;
+  const lines = ask(
+    folder,
+    { method: "GET", path: "/status" },
+    AbortSignal.any([signal, AbortSignal.timeout(statusWithinMs)]),
+  );
+  for await (const line of lines) return JSON.parse(line) as StackStatus;
+  return undefined;
+}
+
+/** Asks for a change and tells its progress; gives the status after it. */
+export async function askChange(
+  folder: string,
+  path: string,
+  options: { readonly signal: AbortSignal; readonly onProgress: (text: string) => void },
+): Promise<StackStatus> {
+  if ((await runningLauncher(folder)) === undefined) throw nothingRuns(folder);
+  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(changeWithinMs)]);
+  for await (const line of ask(folder, { method: "POST", path }, signal)) {
+    const said = JSON.parse(line) as {
+      progress?: string;
+      done?: StackStatus;
+      error?: { code: string; message: string };
+      launcherPid?: number;
+    };
+    if (said.progress !== undefined) options.onProgress(said.progress);
+    if (said.error !== undefined) throw new ToldError(said.error);
+    if (said.done !== undefined) return said.done;
+    if (said.launcherPid !== undefined) return said as unknown as StackStatus;
+  }
+  throw noAnswer("it broke off");
+}
+
+/** Nothing runs there. */
+export function nothingRuns(folder: string): NotFoundError {
+  return new NotFoundError(`Nothing runs in ${folder}. Start it with: rungs up`);
+}
+
+/** Yields the lines of the answer. */
+async function* ask(
+  folder: string,
+  options: { readonly method: string; readonly path: string },
+  signal: AbortSignal,
+): AsyncGenerator<string> {
+  const record = await readRecord(folder);
+  if (record === undefined) throw noAnswer("it is still starting");
+  const response = await new Promise<import("node:http").IncomingMessage>((resolve, reject) => {
+    const asked = request({ socketPath: record.control, agent: false, signal, ...options }, resolve);
+    asked.once("error", reject);
+    asked.end();
+  }).catch((error: NodeJS.ErrnoException) => {
+    signal.throwIfAborted();
+    throw noAnswer(
+      error.code === "ENOENT" || error.code === "ECONNREFUSED" ? "it is still starting or stopping" : error.message,
+    );
+  });
+  let rest = "";
+  try {
+    for await (const text of response.setEncoding("utf8")) {
+      const lines = `${rest}${text}`.split("\n");
+      rest = lines.pop() ?? "";
+      yield* lines;
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw noAnswer(error instanceof Error ? error.message : String(error));
+  }
+  if (rest !== "") yield rest;
+}
+
+function noAnswer(why: string): UnavailableError {
+  return new UnavailableError("SERVER_START_FAILED", `The launcher did not answer: ${why}. Try again in a moment.`, {
+    canRetry: true,
+  });
+}

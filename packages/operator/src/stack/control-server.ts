@@ -1,0 +1,87 @@
+/**
+ * How commands talk to a running launcher: HTTP on a unix socket that only the launcher's user can open.
+ *
+ * `GET /status` answers the status. `POST /restart`, `POST /scale?processes=N` and `POST /down` answer lines of JSON as they go on:
+ * `{"progress":TEXT}`, and at last `{"done":STATUS}` or `{"error":{"code","message"}}`.
+ */
+import { chmodSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { createServer, type ServerResponse } from "node:http";
+import { ConfigError, RungsError } from "rungs";
+import type { StackStatus } from "./component.ts";
+import type { WebTier } from "./web-tier.ts";
+
+const processesMax = 256;
+
+/** Listens. `down` is called once somebody asks for the end; the socket closes when the stack has stopped. */
+export async function serveControl(
+  path: string,
+  stack: { readonly status: () => StackStatus; readonly web: WebTier; readonly down: () => void },
+): Promise<{ close(): Promise<void> }> {
+  const server = createServer((request, response) => {
+    const url = new URL(request.url ?? "/", "http://control");
+    const asked = `${request.method} ${url.pathname}`;
+    if (asked === "GET /status") return answer(response, 200, stack.status());
+    if (asked === "POST /restart") return follow(response, stack.status, (progress) => stack.web.restart(progress));
+    if (asked === "POST /scale") {
+      return follow(response, stack.status, async (progress) => {
+        await stack.web.scale(processesOf(url.searchParams.get("processes")), progress);
+      });
+    }
+    if (asked === "POST /down") {
+      answer(response, 202, stack.status());
+      return stack.down();
+    }
+    answer(response, 404, { error: { code: "NOT_FOUND", message: `${asked} is nothing the launcher knows.` } });
+  });
+  // The folder's holder is this process, so a socket that is there is a dead launcher's.
+  await rm(path, { force: true });
+  const mask = process.umask(0o177);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(path, resolve);
+    });
+  } finally {
+    process.umask(mask);
+  }
+  chmodSync(path, 0o600);
+  return {
+    async close() {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+      await rm(path, { force: true });
+    },
+  };
+}
+
+function processesOf(text: string | null): number {
+  const value = /^\d{1,3}$/.test(text ?? "") ? Number(text) : 0;
+  if (value >= 1 && value <= processesMax) return value;
+  throw new ConfigError(
+    "CONFIG_INVALID",
+    `processes: expected an integer from 1 to ${processesMax}, got ${JSON.stringify(text)}.`,
+  );
+}
+
+function follow(
+  response: ServerResponse,
+  status: () => StackStatus,
+  work: (progress: (text: string) => void) => Promise<void>,
+): void {
+  response.writeHead(200, { "content-type": "application/x-ndjson" });
+  const line = (value: unknown) => response.write(`${JSON.stringify(value)}\n`);
+  work((progress) => line({ progress }))
+    .then(
+      () => line({ done: status() }),
+      (error: unknown) => {
+        const code = error instanceof RungsError ? error.code : "FAILED";
+        line({ error: { code, message: error instanceof Error ? error.message : String(error) } });
+      },
+    )
+    .finally(() => response.end());
+}
+
+function answer(response: ServerResponse, status: number, body: unknown): void {
+  response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
+}

@@ -1,0 +1,230 @@
+/** A balancer as nginx's configuration. Needs nginx 1.21.1 or newer, which refuses requests with two lengths. */
+import { type Balancer, failSeconds, retryAfterSeconds, untrustedHeaders } from "./balancer.ts";
+
+/** Where this nginx keeps its files, and who runs it. */
+export interface NginxPlaces {
+  /** Folder of pid file and temporary files. */
+  readonly work: string;
+  /** Folder of the pages shown when nobody answers; workers must be able to read it. */
+  readonly pages: string;
+  readonly accessLog: string;
+  /** Worker processes: one a core is right; default "auto". */
+  readonly workers?: number;
+}
+
+const seconds = (ms: number) => `${Math.max(1, Math.round(ms / 1_000))}s`;
+
+/** The whole file. */
+export function nginxConfig(balancer: Balancer, places: NginxPlaces): string {
+  const { work, accessLog, workers } = places;
+  const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+  return `# The load balancer in front of the web processes. Written by rungs up at each start: changes here are lost.
+# Test it with: nginx -t -c THIS_FILE
+
+daemon off;
+worker_processes ${workers ?? "auto"};
+worker_rlimit_nofile 16384;
+worker_shutdown_timeout 10s;
+pid ${work}/nginx.pid;
+
+events {
+    worker_connections 4096;
+}
+
+http {
+    log_format balancer escape=json
+        '{"time":"$time_iso8601","id":"$request_id","client":"$remote_addr","method":"$request_method","uri":"$uri",'
+        '"status":$status,"bytes":$body_bytes_sent,"seconds":$request_time,"upstream":"$upstream_addr",'
+        '"upstream_status":"$upstream_status","upstream_seconds":"$upstream_response_time"}';
+    access_log ${accessLog} balancer buffer=32k flush=1s;
+${temporary.map((name) => `    ${name}_temp_path ${work}/${name};`).join("\n")}
+
+    server_tokens off;
+    default_type application/octet-stream;
+    sendfile on;
+    tcp_nodelay on;
+
+${limits(balancer)}
+
+${compression()}
+
+    # Websockets may switch protocols, nothing else may: h2c would carry requests past the rules below.
+    map $http_upgrade $upgrade_to        { default ""; "~*^websocket$" websocket; }
+    map $http_upgrade $connection_header { default ""; "~*^websocket$" upgrade; }
+
+    # Who asks for a page gets a page when nobody answers; programs get JSON.
+    map $http_accept $unavailable_page { default /unavailable.json; "~*text/html" /unavailable.html; }
+
+${client(balancer)}
+
+${upstream(balancer)}
+
+${server(balancer, places)}
+}
+`;
+}
+
+function limits({ limits: { bodyBytes, headersMs, bodyMs, keepAliveMs, headersBytes } }: Balancer): string {
+  return `    # Limits, equal to the app's. A client that sends slowly is cut off and costs no web process.
+    client_header_timeout ${seconds(headersMs)};
+    client_body_timeout ${seconds(bodyMs)};
+    client_max_body_size ${bodyBytes};
+    client_header_buffer_size 1k;
+    large_client_header_buffers 2 ${Math.floor(headersBytes / 2 / 1024)}k;
+    send_timeout 30s;
+    keepalive_timeout ${seconds(keepAliveMs)};
+    keepalive_requests 10000;
+    reset_timedout_connection on;`;
+}
+
+function compression(): string {
+  return `    # Answers made by the app. What it sends compressed already, such as its static files, stays as it is.
+    gzip on;
+    gzip_comp_level 4;
+    gzip_min_length 1024;
+    gzip_proxied any;
+    gzip_vary on;
+    gzip_types application/json application/javascript application/manifest+json application/xml image/svg+xml
+               text/css text/javascript text/plain text/xml;`;
+}
+
+function client({ trusted }: Balancer): string {
+  if (trusted.length === 0) {
+    return `    # Nobody stands in front of this balancer: who connects is who asks.
+    map $scheme $client_scheme { default $scheme; }`;
+  }
+  return `    # The proxies in front of this balancer: only they are believed about who asks, and how.
+${trusted.map((network) => `    set_real_ip_from ${network};`).join("\n")}
+    real_ip_header X-Forwarded-For;
+    real_ip_recursive on;
+    geo $realip_remote_addr $is_trusted {
+        default 0;
+${trusted.map((network) => `        ${network} 1;`).join("\n")}
+    }
+    map $is_trusted:$http_x_forwarded_proto $client_scheme { default $scheme; "1:https" https; }`;
+}
+
+function upstream({ servers, limits: { upstreamKeepAliveMs } }: Balancer): string {
+  const lines = servers.map(
+    ({ name, host, port }) => `        server ${host}:${port} max_fails=1 fail_timeout=${failSeconds}s; # ${name}`,
+  );
+  return `    # The places of the web processes. Where nobody listens the connection is refused, and the request goes to the next
+    # place, whatever its method: so processes come and go without a reload. A place that failed rests for ${failSeconds} s.
+    upstream web {
+        zone web 256k;
+        least_conn;
+${lines.join("\n")}
+
+        # Idle connections end here first: a process that stops waits longer than this before it closes its own.
+        keepalive 64;
+        keepalive_timeout ${seconds(upstreamKeepAliveMs)};
+    }`;
+}
+
+function server(balancer: Balancer, { pages }: NginxPlaces): string {
+  const { listen, routes } = balancer;
+  const host = listen.host.includes(":") ? `[${listen.host}]` : listen.host;
+  const hidden = routes.hidden.map((path) => `        location ~ ^${escapePath(path)}(/|$) { return 404; }`);
+  return `    server {
+        listen ${host}:${listen.port} backlog=1024;
+
+${forwarding(balancer)}
+
+        location / {
+            # Who sends a key to tell repetitions by (Idempotency-Key) may have the request sent twice.
+            if ($http_idempotency_key) { return 418; }
+            error_page 418 = @keyed;
+            error_page 502 503 504 $unavailable_page;
+            recursive_error_pages on;
+            proxy_pass http://web;
+        }
+        location @keyed {
+            proxy_pass http://web;
+            proxy_next_upstream error timeout non_idempotent;
+        }
+${routes.uploads.map((upload) => uploadLocation(upload, balancer)).join("")}${routes.streams.map((path) => streamLocation(path, balancer)).join("")}
+        # Not for the outside.
+${hidden.join("\n")}
+
+        # When no web process answers: tell people and programs to come back.
+        error_page 502 503 504 $unavailable_page;
+        location ~ ^/unavailable\\.(html|json)$ {
+            internal;
+            root ${pages};
+            types { text/html html; application/json json; }
+            charset utf-8;
+            add_header Retry-After ${retryAfterSeconds} always;
+            add_header Cache-Control no-store always;
+            add_header X-Request-Id $request_id always;
+            add_header X-Content-Type-Options nosniff always;
+        }
+    }`;
+}
+
+function forwarding({ limits: { answerMs, connectMs } }: Balancer): string {
+  const cleared = untrustedHeaders.map((name) => `        proxy_set_header ${name} "";`);
+  return `        # A request may be tried elsewhere while nothing of it was sent, and when it is safe to repeat (GET, HEAD, PUT,
+        # DELETE, OPTIONS). A POST that was sent to a process is not sent to a second one.
+        proxy_next_upstream error timeout;
+        proxy_next_upstream_timeout ${seconds(answerMs)};
+        proxy_connect_timeout ${connectMs}ms;
+        proxy_read_timeout ${seconds(answerMs)};
+        proxy_send_timeout ${seconds(answerMs)};
+
+        proxy_http_version 1.1;
+        proxy_set_header Connection $connection_header;
+        proxy_set_header Upgrade $upgrade_to;
+
+        # Who asks and for what, said by this balancer alone: what the client says of itself is replaced.
+        proxy_set_header Host $http_host;
+        proxy_set_header X-Forwarded-For $remote_addr;
+        proxy_set_header X-Forwarded-Host $http_host;
+        proxy_set_header X-Forwarded-Proto $client_scheme;
+        proxy_set_header X-Real-IP $remote_addr;
+        proxy_set_header X-Request-Id $request_id;
+${cleared.join("\n")}
+        proxy_redirect off;
+        proxy_buffer_size 8k;
+        proxy_buffers 16 8k;`;
+}
+
+function uploadLocation(
+  { path, bodyLimitBytes, timeoutMs }: Balancer["routes"]["uploads"][number],
+  { limits: { answerMs } }: Balancer,
+): string {
+  return `
+        # Uploads reach the app as they arrive, so that it can refuse them early and show how far they are.
+        location ${prefix(path)} {
+            proxy_pass http://web;
+            proxy_request_buffering off;
+            client_max_body_size ${bodyLimitBytes};
+            client_body_timeout 60s;
+            proxy_send_timeout ${seconds(Math.max(timeoutMs, answerMs))};
+            proxy_read_timeout ${seconds(Math.max(timeoutMs, answerMs))};
+            proxy_next_upstream error;
+        }
+`;
+}
+
+function streamLocation(path: string, _balancer: Balancer): string {
+  return `
+        # Live streams stay open as long as the page is. A process that stops refuses new ones: then another one is asked.
+        location ${prefix(path)} {
+            proxy_pass http://web;
+            proxy_buffering off;
+            gzip off;
+            proxy_read_timeout 1h;
+            proxy_send_timeout 1h;
+            proxy_next_upstream error timeout http_503;
+        }
+`;
+}
+
+/** "/api/uploads" is meant with all below it, and not "/api/uploadsX"; the app takes a slash at the end for the same address. */
+function prefix(path: string): string {
+  return `~ ^${escapePath(path)}(/|$)`;
+}
+
+function escapePath(path: string): string {
+  return path.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+}

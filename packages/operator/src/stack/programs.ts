@@ -1,0 +1,122 @@
+/** Server programs of the machine: where they are, and how they come there. */
+import { spawn } from "node:child_process";
+import { accessSync, constants, existsSync, rmSync, writeFileSync } from "node:fs";
+import { delimiter, join } from "node:path";
+import { UnavailableError } from "rungs";
+import type { CommandContext } from "../command.ts";
+
+/** A program that a stack may need. */
+export interface ServerProgram {
+  readonly name: string;
+  /** Package of Debian and Ubuntu. */
+  readonly apt: string;
+  /** Package of Homebrew. */
+  readonly brew: string;
+}
+
+/** Those that exist. */
+export const serverPrograms = {
+  nginx: { name: "nginx", apt: "nginx", brew: "nginx" },
+  haproxy: { name: "haproxy", apt: "haproxy", brew: "haproxy" },
+  redis: { name: "redis-server", apt: "redis-server", brew: "redis" },
+} as const satisfies Record<string, ServerProgram>;
+
+/** Debian keeps servers where only root's PATH looks. */
+const furtherFolders = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/bin", "/usr/local/bin"];
+const policy = "/usr/sbin/policy-rc.d";
+const installTimeoutMs = 600_000;
+
+/** Path of the program; undefined when it is not installed. */
+export function findProgram(
+  name: string,
+  environment: Readonly<Record<string, string | undefined>>,
+): string | undefined {
+  const folders = [...(environment["PATH"] ?? "").split(delimiter), ...furtherFolders].filter(
+    (folder) => folder !== "",
+  );
+  return folders
+    .map((folder) => join(folder, name))
+    .find((path) => {
+      try {
+        accessSync(path, constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    });
+}
+
+/**
+ * Sees to it that all programs are there: installs the missing ones when told by `isInstalling` or by an answer at the terminal, as
+ * root on Debian's family. Raises `PACKAGE_MISSING` with what to type.
+ */
+export async function ensurePrograms(
+  programs: readonly ServerProgram[],
+  { environment, confirm, output, signal }: Pick<CommandContext, "environment" | "confirm" | "output" | "signal">,
+  isInstalling: boolean,
+): Promise<void> {
+  const isMissing = ({ name }: ServerProgram) => findProgram(name, environment) === undefined;
+  const missing = programs.filter(isMissing);
+  if (missing.length === 0) return;
+  const packages = missing.map(({ apt }) => apt);
+  const names = missing.map(({ name }) => name).join(" and ");
+  if (canInstall(environment)) {
+    const command = `apt-get install ${packages.join(" ")}`;
+    if (isInstalling || (await confirm?.(`${names} is not installed. Install now (${command})?`)) === true) {
+      output.remark(`Installing ${packages.join(", ")} ...`);
+      await installByApt(packages, signal);
+    }
+  }
+  const still = programs.filter(isMissing);
+  if (still.length > 0) throw missingError(still, canInstall(environment));
+}
+
+function missingError(missing: readonly ServerProgram[], canBeInstalled: boolean): UnavailableError {
+  const names = missing.map(({ name }) => name).join(" and ");
+  const of = (kind: "apt" | "brew") => missing.map((program) => program[kind]).join(" ");
+  const how = canBeInstalled ? "Add --install to have it done here, or type" : "Install with";
+  return new UnavailableError(
+    "PACKAGE_MISSING",
+    `This rung needs ${names}, not found on this machine. ${how}: apt-get install ${of("apt")} (Debian, Ubuntu), or brew install ${of("brew")} (macOS).`,
+    { canRetry: false },
+  );
+}
+
+function canInstall(environment: Readonly<Record<string, string | undefined>>): boolean {
+  return process.getuid?.() === 0 && findProgram("apt-get", environment) !== undefined;
+}
+
+/** No service may start by being installed: the stack starts servers of its own (invoke-rc.d(8), policy-rc.d). */
+async function installByApt(packages: readonly string[], signal: AbortSignal): Promise<void> {
+  const isOurs = !existsSync(policy);
+  if (isOurs) writeFileSync(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
+  try {
+    const install = ["install", "-y", "--no-install-recommends", ...packages];
+    if (await apt(install, signal)) return;
+    if (!(await apt(["update"], signal)) || !(await apt(install, signal))) {
+      throw new UnavailableError(
+        "PACKAGE_MISSING",
+        `apt-get could not install ${packages.join(", ")}; it says why above.`,
+        {
+          canRetry: true,
+        },
+      );
+    }
+  } finally {
+    if (isOurs) rmSync(policy, { force: true });
+  }
+}
+
+function apt(args: readonly string[], signal: AbortSignal): Promise<boolean> {
+  return new Promise((resolve) => {
+    const child = spawn("apt-get", ["-qq", ...args], {
+      // What it tells belongs to people, not to the result on stdout.
+      stdio: ["ignore", 2, 2],
+      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
+      timeout: installTimeoutMs,
+      signal,
+    });
+    child.once("error", () => resolve(false));
+    child.once("exit", (code) => resolve(code === 0));
+  });
+}

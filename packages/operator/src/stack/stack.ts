@@ -1,0 +1,272 @@
+/**
+ * A running stack: all servers of a topology as children of this process.
+ *
+ * Up: take the folder, clear up after a killed launcher, choose ports, start everything in order, open the control socket.
+ * Down: close the socket, stop everything the other way round, let go of the folder.
+ */
+import { mkdir } from "node:fs/promises";
+import { ConfigError } from "rungs";
+import { balancerOf } from "./balancer-of.ts";
+import { type CompanionComponent, companionComponent } from "./companion.ts";
+import type { Component, ProcessReport, StackStatus } from "./component.ts";
+import { controlPath } from "./control-path.ts";
+import { serveControl } from "./control-server.ts";
+import { type DatabaseComponent, databaseComponent } from "./database.ts";
+import { haproxyComponent } from "./haproxy.ts";
+import { expectOk } from "./http-probe.ts";
+import { launcherLog } from "./launcher-log.ts";
+import { type BalancerComponent, nginxComponent } from "./nginx.ts";
+import { choosePorts, isFree } from "./ports.ts";
+import { identify } from "./process-identity.ts";
+import { findProgram } from "./programs.ts";
+import { redisComponent } from "./redis.ts";
+import { generatedSecret, privateFolder } from "./secrets.ts";
+import {
+  foldersOf,
+  publicAddress,
+  redisVariable,
+  type StackPlan,
+  shardAddresses,
+  shardVariable,
+} from "./stack-plan.ts";
+import { clearUp, holdFolder, readRecord, type StackRecord, writeRecord } from "./stack-record.ts";
+import { startAll, stopAll } from "./start-order.ts";
+import { webComponent } from "./web-component.ts";
+import type { WebTier } from "./web-tier.ts";
+
+/** A stack that runs. */
+export interface Stack {
+  status(): StackStatus;
+  readonly web: WebTier;
+  /** Resolves when somebody asked for the end through the control socket. */
+  readonly downAsked: Promise<void>;
+  /** Stops everything; gives what went wrong on the way. */
+  stop(): Promise<readonly Error[]>;
+}
+
+export interface UpOptions {
+  readonly plan: StackPlan;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly signal: AbortSignal;
+  /** Hears what happens, one line each. */
+  readonly onProgress: (text: string) => void;
+  /** Hears of a web process that does not start at first, in place of the failure of the start. */
+  readonly onWebFailure?: (error: unknown) => void;
+}
+
+/** How long a port of ours may take to come free after a killed launcher. */
+const portPatienceMs = 3_000;
+const recordEveryMs = 500;
+
+/**
+ * Starts a stack. Raises `DATA_DIRECTORY_IN_USE` with the pid of the launcher that holds the folder, `CONFIG_INVALID` for a port in
+ * use, and `SERVER_START_FAILED` with the end of a log; nothing is left running then.
+ */
+export async function startStack(options: UpOptions): Promise<Stack> {
+  const { plan, signal } = options;
+  await mkdir(plan.folder, { recursive: true });
+  const release = await holdFolder(plan.folder);
+  try {
+    const before = await readRecord(plan.folder);
+    if (before !== undefined) {
+      const left = await clearUp(before);
+      if (left.length > 0) options.onProgress(`ended what a killed launcher had left: ${left.join(", ")}`);
+    }
+    signal.throwIfAborted();
+    return await assemble(options, before, release);
+  } catch (error) {
+    await release();
+    throw error;
+  }
+}
+
+async function assemble(
+  options: UpOptions,
+  before: StackRecord | undefined,
+  release: () => Promise<void>,
+): Promise<Stack> {
+  const { plan, signal, onProgress } = options;
+  const { folder, topology } = plan;
+  const { logs, secrets } = foldersOf(folder);
+  for (const made of [logs, secrets]) await privateFolder(made);
+  const ports = await portsOf(plan, before?.ports ?? {});
+  const appPort = topology.web.port === 0 ? (ports["app"] as number) : topology.web.port;
+  await refuseTakenPort(topology.web.host, appPort);
+  const app = publicAddress(topology.web.host, appPort);
+  const parts = await partsOf(options, { ports, appPort, app, logs, secrets });
+  const status = (): StackStatus => ({
+    app,
+    dashboard: null,
+    rung: plan.rung,
+    folder,
+    launcherPid: process.pid,
+    processes: parts.components.flatMap((component) => component.processes()),
+  });
+  const control = controlPath(folder);
+  const recorder = keepRecord({ folder, control, ports, processes: () => status().processes });
+  try {
+    await startAll(parts.components, {
+      signal,
+      onReady: ({ name }, ms) => {
+        recorder.write();
+        onProgress(`${name} ready after ${Math.round(ms)} ms`);
+      },
+    });
+  } catch (error) {
+    await recorder.stop();
+    throw error;
+  }
+  let askDown: () => void = () => {};
+  const downAsked = new Promise<void>((resolve) => {
+    askDown = resolve;
+  });
+  const server = await serveControl(control, { status, web: parts.web, down: askDown });
+  return {
+    status,
+    web: parts.web,
+    downAsked,
+    async stop() {
+      const errors = await stopAll(parts.components);
+      await recorder.stop();
+      await server.close();
+      await release();
+      return errors;
+    },
+  };
+}
+
+async function portsOf(plan: StackPlan, before: Readonly<Record<string, number>>): Promise<Record<string, number>> {
+  const names = [
+    ...(plan.topology.web.port === 0 ? ["app"] : []),
+    ...(plan.hasRedis ? ["redis"] : []),
+    ...(plan.balancer === undefined ? [] : Array.from({ length: plan.places }, (_, index) => `web-${index + 1}`)),
+  ];
+  return choosePorts(names, before);
+}
+
+async function refuseTakenPort(host: string, port: number): Promise<void> {
+  const until = performance.now() + portPatienceMs;
+  while (!(await isFree(port, host))) {
+    if (performance.now() > until) {
+      throw new ConfigError(
+        "CONFIG_INVALID",
+        `Port ${port} on ${host} is in use by another program, or may not be opened by this user. Choose another: --port ${port + 1}.`,
+      );
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+interface Places {
+  readonly ports: Readonly<Record<string, number>>;
+  readonly appPort: number;
+  readonly app: string;
+  readonly logs: string;
+  readonly secrets: string;
+}
+
+async function partsOf(
+  { plan, environment, onWebFailure }: UpOptions,
+  { ports, appPort, app, logs, secrets }: Places,
+): Promise<{ components: Component[]; web: WebTier }> {
+  const { folder, topology } = plan;
+  const databases: DatabaseComponent[] = Array.from({ length: plan.embedded }, (_, shard) =>
+    databaseComponent({
+      ...{ shard, folder, address: app, log: launcherLog(logs) },
+      // Of all places, with what jobs and migrations take, and some for tools.
+      connectionsMax: plan.places * (topology.database.pool.connectionsMax + 5) + 30,
+    }),
+  );
+  const companions: CompanionComponent[] = plan.app.companions.map(({ name, program }) =>
+    companionComponent({
+      ...{ name, program, appFolder: plan.app.folder, secretFolder: secrets, logFolder: logs },
+      environment: { ...environment, RUNGS_DIR: folder, RUNGS_APP_URL: app },
+    }),
+  );
+  const redisPassword = plan.hasRedis ? await generatedSecret(secrets, "redis-password") : "";
+  const redis = plan.hasRedis
+    ? [
+        redisComponent({
+          ...{ name: "redis", folder, logFolder: logs, password: redisPassword },
+          program: findProgram("redis-server", environment) as string,
+          port: ports["redis"] as number,
+        }),
+      ]
+    : [];
+  const before = [...databases, ...companions, ...redis];
+  let balancer: BalancerComponent | undefined;
+  const web = webComponent({
+    plan,
+    logs,
+    needs: before.map(({ name }) => name),
+    ...(onWebFailure === undefined ? {} : { onFailure: onWebFailure }),
+    places:
+      plan.balancer === undefined
+        ? [{ name: "web-1", port: appPort }]
+        : Array.from({ length: plan.places }, (_, index) => ({
+            name: `web-${index + 1}`,
+            port: ports[`web-${index + 1}`] as number,
+          })),
+    environment: () => ({
+      ...environment,
+      ...Object.assign({}, ...companions.map((companion) => companion.provided())),
+      ...shardAddresses(topology, environment),
+      ...Object.fromEntries(databases.map((database, index) => [shardVariable(index), database.url()])),
+      ...(plan.hasRedis ? { [redisVariable]: `redis://:${redisPassword}@127.0.0.1:${ports["redis"]}/0` } : {}),
+      RUNGS_DIR: folder,
+    }),
+    ...(plan.balancer === undefined
+      ? {}
+      : {
+          balancer: {
+            settled: async (place: string) => balancer?.settled(place),
+            leaving: async (place: string) => balancer?.leaving(place),
+          },
+        }),
+  });
+  if (plan.balancer !== undefined) {
+    const make = plan.balancer === "nginx" ? nginxComponent : haproxyComponent;
+    balancer = make({
+      balancer: balancerOf(plan, { appPort, ports }),
+      program: findProgram(plan.balancer, environment) as string,
+      ...{ folder, logFolder: logs, environment },
+      needs: ["web"],
+      probe: (signal) => expectOk(`${app}/readyz`, signal),
+      isInUse: (port) => web.isInUse(port),
+    });
+  }
+  return { components: [...before, web, ...(balancer === undefined ? [] : [balancer])], web };
+}
+
+/** Keeps the record up to date with the processes there are. */
+function keepRecord(options: {
+  readonly folder: string;
+  readonly control: string;
+  readonly ports: Readonly<Record<string, number>>;
+  readonly processes: () => readonly ProcessReport[];
+}): { write(): void; stop(): Promise<void> } {
+  const { folder, control, ports, processes } = options;
+  let written = "";
+  let writing: Promise<void> = Promise.resolve();
+  const write = () => {
+    const children = processes().flatMap(({ name, pid }) => {
+      const identity = identify(pid);
+      return identity === undefined ? [] : [{ name, ...identity }];
+    });
+    const now = JSON.stringify(children);
+    if (now === written) return;
+    written = now;
+    const launcher = identify(process.pid) ?? { pid: process.pid, startedAt: "" };
+    // A full disk must not end the launcher.
+    writing = writing.then(() => writeRecord(folder, { launcher, control, ports, children })).catch(() => {});
+  };
+  const timer = setInterval(write, recordEveryMs);
+  return {
+    write,
+    async stop() {
+      clearInterval(timer);
+      write();
+      await writing;
+    },
+  };
+}

@@ -1,0 +1,64 @@
+/** An app for the launcher's tests: quick reads, writes that leave a row each, and mirrors of what it was sent. */
+import { appendFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { defineApp, defineService } from "rungs";
+import { serveLive } from "rungs/live/fastify";
+
+interface Tables {
+  readonly writes: { readonly user_id: string };
+}
+
+const app = defineService<Tables>("app", {
+  tables: { writes: { shardBy: "user_id" } },
+  migrations: [
+    {
+      name: "0001_writes",
+      shards: { up: "create table writes (user_id text primary key)", down: "drop table writes" },
+    },
+  ],
+  routes: (fastify, { db, environment, live }) => {
+    fastify.get("/read", async () => ({ pid: process.pid }));
+    fastify.get("/slow", async (request) => {
+      const { ms = "300" } = request.query as { ms?: string };
+      await new Promise((resolve) => setTimeout(resolve, Number(ms)));
+      return { pid: process.pid };
+    });
+    fastify.post("/write", async (request) => {
+      const { id } = request.query as { id: string };
+      // At once and on disk, so that a kill a moment later cannot hide that the request was here.
+      appendFileSync(join(environment["RUNGS_DIR"] as string, "reached.txt"), `${id}\n`);
+      const insert = db.for(id).insertInto("writes").values({ user_id: id });
+      await insert.onConflict((conflict) => conflict.doNothing()).execute();
+      return { id };
+    });
+    fastify.get("/writes", async () => {
+      const rows = await db.everywhere((shard) => shard.selectFrom("writes").select("user_id").execute());
+      return { ids: rows.map((row) => row.user_id) };
+    });
+    fastify.get("/mirror", async (request) => ({
+      ip: request.ip,
+      host: request.host,
+      protocol: request.protocol,
+      headers: request.headers,
+      helper: environment["HELPER_URL"] ?? null,
+    }));
+    fastify.get("/large", async () => ({ text: "abc ".repeat(5_000) }));
+    fastify.get("/internal/secret", async () => ({ secret: true }));
+    fastify.get("/block", async (request) => {
+      const until = Date.now() + Number((request.query as { ms: string }).ms);
+      while (Date.now() < until);
+      return {};
+    });
+    fastify.addContentTypeParser("application/octet-stream", (_request, payload, done) => done(null, payload));
+    fastify.post("/uploads", { bodyLimit: 3_000_000 }, async (request) => {
+      let bytes = 0;
+      const firstMs = performance.now();
+      for await (const chunk of request.body as Readable) bytes += (chunk as Buffer).length;
+      return { bytes, spreadMs: performance.now() - firstMs };
+    });
+    fastify.get("/stream", (request, reply) => serveLive(request, reply, { live, topics: ["all"], owner: "somebody" }));
+  },
+});
+
+export default defineApp({ name: "stack-app", services: [app] });
