@@ -12,6 +12,7 @@ export function cacheStoreContract(options: {
     value,
     tags: ["a", "b"],
     asOf: 3,
+    loadedAt: 0,
     freshUntil: 1,
     staleUntil: 2,
     graceUntil: 3,

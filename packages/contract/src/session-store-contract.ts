@@ -28,6 +28,7 @@ export function sampleSession(fields: Partial<SessionRecord> = {}): SessionRecor
     lastSeenAt: at(0),
     expiresAt: at(100),
     data: {},
+    wrote: 0,
     ...fields,
   };
 }
@@ -93,6 +94,7 @@ export function sessionStoreContract(options: {
         touch: () => store.touch(session.tokenHash, at(2), at(1)),
         update: () => store.update(session.tokenHash, { a: 1 }),
         rotate: () => store.rotate(session.tokenHash, sampleSession(), { keepsData: true }),
+        noteWrite: () => store.noteWrite(session.tokenHash, 1),
         revoke: () => store.revoke(session.tokenHash),
         revokeAllOf: () => store.revokeAllOf(String(session.userId)),
         ...(store.capabilities.expiresByItself ? {} : { sweep: () => store.sweep(sweep) }),
@@ -136,6 +138,19 @@ function readingAndWriting(store: () => SessionStore): void {
     await store().create(session);
     await store().touch(session.tokenHash, at(6), at(4));
     expect((await store().read(session.tokenHash))?.lastSeenAt).toEqual(at(5));
+  });
+
+  it("raises the number of a session's newest change, never lowers it, and carries it over as the policy says", async () => {
+    const session = sampleSession({ wrote: 1_800_000_000_000_001 });
+    await store().create(session);
+    await store().noteWrite(session.tokenHash, 1_800_000_000_000_007);
+    await store().noteWrite(session.tokenHash, 1_800_000_000_000_003);
+    expect((await store().read(session.tokenHash))?.wrote).toBe(1_800_000_000_000_007);
+    const next = sampleSession({ wrote: 1_800_000_000_000_009, data: { a: 1 } });
+    expect(await store().rotate(session.tokenHash, next, { keepsData: true })).toEqual({ a: 1 });
+    expect(await store().read(next.tokenHash)).toEqual(next);
+    await store().noteWrite(session.tokenHash, 1_800_000_000_000_011);
+    expect(await store().read(session.tokenHash)).toBeUndefined();
   });
 
   it("brings no session back by noting its use or updating it", async () => {

@@ -5,7 +5,9 @@
  */
 import { join, resolve } from "node:path";
 import type { FastifyBaseLogger, FastifyRequest } from "fastify";
-import { createCache, localCacheStore } from "./cache/index.ts";
+import type { Cache } from "./cache/index.ts";
+import { fastifyCachePolicy } from "./cdn/drivers/fastify-cache-policy.ts";
+import type { Purger } from "./cdn/index.ts";
 import { type Database, directory } from "./database/index.ts";
 import { sweepIdempotencyKeys } from "./idempotency/index.ts";
 import { systemClock } from "./kernel/clock.ts";
@@ -13,12 +15,15 @@ import { createLifecycle, type Lifecycle } from "./kernel/lifecycle.ts";
 import { systemRandom } from "./kernel/random.ts";
 import { createLive } from "./live/index.ts";
 import { createMetrics, type Metrics } from "./monitor/index.ts";
+import { openCache } from "./open-cache.ts";
+import { openCdn } from "./open-cdn.ts";
 import { type OpenDatabases, openDatabases, type StartOptions } from "./open-databases.ts";
 import { limitRequests, openSharedState, showRedis } from "./open-shared-state.ts";
+import { answerOperator } from "./operations.ts";
 import type { AppDefinition, ServiceContext } from "./service.ts";
 import { fastifySessions } from "./session/drivers/fastify-sessions.ts";
 import { createLoginThrottle, createPasswords, createSessions } from "./session/index.ts";
-import { showCache, showDatabases, showLive, showQueue, showShedding } from "./show-metrics.ts";
+import { showCache, showDatabases, showLive, showPurges, showQueue, showShedding } from "./show-metrics.ts";
 import { diskObjects } from "./storage/drivers/disk-objects.ts";
 import { s3Objects } from "./storage/drivers/s3-objects.ts";
 import type { ObjectStore } from "./storage/index.ts";
@@ -38,6 +43,8 @@ export interface RunningApp<T> {
   readonly dataDirectories: readonly string[];
   /** The tiers, for tools that run beside the routes. */
   readonly context: ServiceContext<T>;
+  /** Answers a question of the operator about this process's memory: see `operations.ts`, also for what it raises. */
+  answerOperator(question: unknown): Promise<unknown>;
   /** Drains requests, then stops everything it started. Gives what went wrong on the way. */
   stop(): Promise<readonly Error[]>;
 }
@@ -62,15 +69,21 @@ async function start<T>(
 ): Promise<RunningApp<T>> {
   const { topology, log } = options;
   refuseUnsupported(topology);
-  const { local, isEnabled } = topology.cache;
-  const cache = createCache({
-    store: isEnabled ? localCacheStore({ entriesMax: local.entries, bytesMax: local.bytes }) : null,
+  // The cache needs what the processes share, which needs the databases: they tell it of their commits once it is there.
+  const openedLater: { cache?: Cache; purger?: Purger | undefined } = {};
+  const databases = await openDatabases(definition, options, lifecycle, async (tags) => {
+    await openedLater.cache?.invalidate(tags);
+    // Only now: what the CDN fetches after its purge must not come from a cache that holds the old data.
+    openedLater.purger?.changed(tags);
   });
-  const databases = await openDatabases(definition, options, lifecycle, (tags) => cache.invalidate(tags));
   const { db, home } = databases;
   const environment = options.environment ?? process.env;
   const shared = await openSharedState({ topology, environment, home, log, lifecycle });
-  const sessions = createSessions({ store: shared.sessions, log });
+  const { cache, bus } = await openCache({ topology, environment, redis: shared.redis, log, lifecycle });
+  openedLater.cache = cache;
+  const { cdn, purger } = openCdn({ topology, environment, log, lifecycle });
+  openedLater.purger = purger;
+  const sessions = createSessions({ store: shared.sessions, log, marks: bus });
   const assets = await openAssets({ folders: definition.assets ?? [] });
   const metrics = createMetrics();
   lifecycle.started("metrics", async () => metrics.close());
@@ -98,7 +111,8 @@ async function start<T>(
     log,
   };
   showDatabases(metrics, db);
-  showCache(metrics, cache);
+  showCache(metrics, cache, bus);
+  showPurges(metrics, purger);
   const shedder = startShedding(topology, db, metrics, lifecycle);
   const web = createWebServer({
     ...topology.web,
@@ -119,6 +133,7 @@ async function start<T>(
   showQueue(metrics, queue);
   const userOf = async (request: FastifyRequest) => (await request.session())?.userId ?? undefined;
   limitRequests(web.fastify, { limits: topology.web.limits, rates: shared.rates, userOf, log, metrics });
+  fastifyCachePolicy(web.fastify, { cdn });
   fastifySessions(web.fastify, { sessions });
   serveAssets(web.fastify, assets);
   for (const service of definition.services) {
@@ -138,7 +153,13 @@ async function start<T>(
     return counts.reduce((sum, count) => sum + count, 0);
   };
   sweepRegularly("old idempotency keys", sweepKeys, log, lifecycle);
-  return { address, dataDirectories: databases.dataDirectories, context, stop: () => lifecycle.stop() };
+  return {
+    address,
+    dataDirectories: databases.dataDirectories,
+    context,
+    answerOperator: (question) => answerOperator(question, { cache, bus }),
+    stop: () => lifecycle.stop(),
+  };
 }
 
 /** Requests that wait for a connection, 1 where 25 wait for each that there is: at a few ms a query, some 100 ms. */

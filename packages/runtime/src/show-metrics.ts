@@ -1,5 +1,6 @@
 /** What each tier of a running app shows on `/metrics`. */
-import type { Cache } from "./cache/index.ts";
+import type { Cache, InvalidationBus } from "./cache/index.ts";
+import type { Purger } from "./cdn/index.ts";
 import type { Database } from "./database/index.ts";
 import type { Live } from "./live/index.ts";
 import type { Metrics } from "./monitor/index.ts";
@@ -20,23 +21,41 @@ export function showDatabases<T>(metrics: Metrics, db: Database<T>): void {
   });
 }
 
-export function showCache(metrics: Metrics, cache: Cache): void {
+export function showCache(metrics: Metrics, cache: Cache, bus: InvalidationBus | undefined): void {
   metrics.registerGauge({
     name: "cache_events",
     help: "Cache counters since the start, and its size.",
     labelNames: ["kind"],
     read: () => Object.entries(cache.stats()).map(([kind, value]) => ({ labels: { kind }, value })),
   });
+  if (bus === undefined) return;
+  metrics.registerGauge({
+    name: "cache_invalidation_events",
+    help: "Invalidations told and heard, gaps and waits since the start, and how long ago all were known to be heard.",
+    labelNames: ["kind"],
+    read: () => Object.entries(bus.stats()).map(([kind, value]) => ({ labels: { kind }, value })),
+  });
+}
+
+/** Nothing without a CDN. */
+export function showPurges(metrics: Metrics, purger: Purger | undefined): void {
+  if (purger === undefined) return;
+  metrics.registerGauge({
+    name: "cdn_purges",
+    help: "Keys purged at the CDN, calls, failures and keys given up since the start; keys that wait, and the oldest's age in ms.",
+    labelNames: ["kind"],
+    read: () => Object.entries(purger.stats()).map(([kind, value]) => ({ labels: { kind }, value })),
+  });
 }
 
 export function showShedding(metrics: Metrics, shedder: Shedder): void {
   metrics.registerGauge({
     name: "web_admission",
-    help: "Requests admitted and shed since the start by class, and the share of the load that is admitted now.",
+    help: "Requests admitted and shed since the start by class, and whether there is overload now.",
     labelNames: ["kind"],
     read: () => {
-      const { admittedShare, admitted, shed } = shedder.stats();
-      const values = Object.entries({ ...shed, admitted, share: admittedShare });
+      const { isOverloaded, admitted, shed } = shedder.stats();
+      const values = Object.entries({ ...shed, admitted, overloaded: isOverloaded ? 1 : 0 });
       return values.map(([kind, value]) => ({ labels: { kind }, value }));
     },
   });

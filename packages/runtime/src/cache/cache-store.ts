@@ -8,6 +8,8 @@ export interface CacheEntry {
   readonly tags: readonly string[];
   /** Number of the last invalidation before the load began; later ones of its tags make the entry invalid. */
   readonly asOf: number;
+  /** When the load began. */
+  readonly loadedAt: number;
   readonly freshUntil: number;
   /** Until then it may be served while one refresh runs. */
   readonly staleUntil: number;

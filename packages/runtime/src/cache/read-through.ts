@@ -6,14 +6,28 @@
  * - No stale set: a load that began before an invalidation of one of its tags is never stored, and never handed to a
  *   reader who came after that invalidation. Each load carries the number of the last invalidation before it began.
  * - An invalidated entry is not served again, neither as stale nor in grace.
+ * - With a bus, invalidations of other processes count like one's own, and an entry is served only within the bus's bound
+ *   after its load or after all invalidations were known to be heard; see `invalidation-bus.ts`.
+ * - With a shared store, what is missing here is looked for there, and one process loads for all; see `shared-level.ts`.
  * - Loads are bounded in number and time, so an empty cache does not become a crowd at the database.
  */
 import { type Clock, systemClock } from "../kernel/clock.ts";
-import { UnavailableError } from "../kernel/errors.ts";
+import { ConfigError, UnavailableError } from "../kernel/errors.ts";
 import { type Random, systemRandom } from "../kernel/random.ts";
 import type { CacheEntry, CacheStore } from "./cache-store.ts";
+import { HotKeys, type HottestKeys } from "./hot-keys.ts";
+import { type KeyInspection, keyTag, type LevelInspection, namedTags, noEntry } from "./inspection.ts";
+import type { InvalidationBus } from "./invalidation-bus.ts";
+import type { InvalidatedTags } from "./invalidation-channel.ts";
 import { InvalidationLog } from "./invalidation-log.ts";
 import { LoadGate } from "./load-gate.ts";
+import {
+  type Lifetimes,
+  type Obtained,
+  SharedLevel,
+  type SharedLevelOptions,
+  type SharedLevelStats,
+} from "./shared-level.ts";
 
 /** How long an entry lives and what ends it. */
 export interface ReadOptions {
@@ -37,8 +51,8 @@ export interface LoadContext {
   readonly signal: AbortSignal;
 }
 
-/** Counters since the start, and the store's size now. */
-export interface CacheStats {
+/** Counters since the start, and the store's size now. Those of a shared store only with one. */
+export interface CacheStats extends Partial<SharedLevelStats> {
   readonly hits: number;
   readonly misses: number;
   readonly loads: number;
@@ -59,14 +73,25 @@ export interface Cache {
    * them as read-only. What the load throws goes to all who wait and is never cached.
    */
   read<V>(key: string, options: ReadOptions, load: (context: LoadContext) => Promise<V>): Promise<V>;
-  /** Ends every entry that carries one of the tags, at once. */
-  invalidate(tags: readonly string[]): void;
+  /**
+   * Ends every entry that carries one of the tags: here at once, and resolves when the other processes have been told, or will
+   * be later because they cannot be told now. Never raises.
+   */
+  invalidate(tags: readonly string[]): Promise<void>;
   stats(): CacheStats;
+  /** What this process would do about the key, and why. */
+  inspect(key: string): Promise<KeyInspection>;
+  /** The keys that this process reads most, by a sample; at most 256. */
+  hottest(keysMax: number): HottestKeys;
 }
 
 export interface CacheOptions {
   /** Null turns caching off: every read loads, bounded as ever. */
   readonly store: CacheStore | null;
+  /** The second level, shared by all processes; needs `bus`. Default none. */
+  readonly shared?: SharedLevelOptions | undefined;
+  /** Carries invalidations between the processes of the app; default none: each process hears its own only. */
+  readonly bus?: InvalidationBus | undefined;
   readonly clock?: Clock;
   readonly random?: Random;
   /** Loads at once; default 64. */
@@ -83,6 +108,7 @@ export interface CacheOptions {
 
 /** A load under way. */
 interface Flight {
+  readonly startedAt: number;
   readonly asOf: number;
   readonly tags: Set<string>;
   readonly result: Promise<unknown>;
@@ -108,7 +134,9 @@ function uncached(options: CacheOptions): Cache {
         throw error;
       }
     },
-    invalidate() {},
+    async invalidate(tags) {
+      await options.bus?.announce(tags);
+    },
     stats: () => ({
       hits: 0,
       misses: loads,
@@ -120,6 +148,8 @@ function uncached(options: CacheOptions): Cache {
       entries: 0,
       bytes: 0,
     }),
+    inspect: async () => ({ local: noEntry("absent"), shared: null, isLoading: false }),
+    hottest: () => ({ reads: 0, keys: [] }),
   };
 }
 
@@ -131,7 +161,10 @@ class ReadThroughCache implements Cache {
   private readonly freeze: boolean;
   private readonly gate: LoadGate;
   private readonly log: InvalidationLog;
+  private readonly bus: InvalidationBus | undefined;
+  private readonly shared: SharedLevel | undefined;
   private readonly flights = new Map<string, Flight>();
+  private readonly hotKeys = new HotKeys();
   private readonly counters = {
     hits: 0,
     misses: 0,
@@ -149,12 +182,16 @@ class ReadThroughCache implements Cache {
     this.freeze = options.freeze ?? process.env["NODE_ENV"] !== "production";
     this.gate = new LoadGate(options);
     this.log = new InvalidationLog(options.tagsMax ?? 100_000);
+    this.bus = options.bus;
+    this.bus?.join({ drop: (tags) => this.drop(tags) });
+    this.shared = sharedLevel(options, { clock: this.clock, random: this.random });
   }
 
   read<V>(key: string, options: ReadOptions, load: (context: LoadContext) => Promise<V>): Promise<V> {
+    this.hotKeys.saw(key);
     const entry = this.store.get(key);
-    if (entry !== undefined && this.log.isCurrent(entry.tags, entry.asOf)) {
-      const now = this.clock.monotonic();
+    const now = this.clock.monotonic();
+    if (entry !== undefined && this.log.isCurrent(entry.tags, entry.asOf) && this.isWithinBound(entry, now)) {
       if (now < entry.freshUntil) {
         this.counters.hits++;
         return Promise.resolve(entry.value as V);
@@ -170,13 +207,53 @@ class ReadThroughCache implements Cache {
     return this.join(key, options, load);
   }
 
-  invalidate(tags: readonly string[]): void {
-    this.counters.invalidations++;
-    this.log.invalidate(tags);
+  async invalidate(tags: readonly string[]): Promise<void> {
+    if (this.bus === undefined) this.drop(tags);
+    else await this.bus.announce(tags);
   }
 
   stats(): CacheStats {
-    return { ...this.counters, ...this.store.stats() };
+    return { ...this.counters, ...this.store.stats(), ...this.shared?.stats() };
+  }
+
+  async inspect(key: string): Promise<KeyInspection> {
+    const shared = await this.shared?.inspect(key);
+    return { local: this.inspectLocal(key), shared: shared ?? null, isLoading: this.flights.has(key) };
+  }
+
+  hottest(keysMax: number): HottestKeys {
+    return this.hotKeys.hottest(keysMax);
+  }
+
+  private inspectLocal(key: string): LevelInspection {
+    const entry = this.store.get(key);
+    if (entry === undefined) return noEntry("absent");
+    const now = this.clock.monotonic();
+    const endedBy = this.log.endedBy(entry.tags, entry.asOf) ?? null;
+    const isHeard = this.isWithinBound(entry, now);
+    return {
+      notServed: endedBy !== null ? "invalidated" : !isHeard ? "unheard" : now >= entry.staleUntil ? "over" : null,
+      endedBy,
+      ageMs: now - entry.loadedAt,
+      freshMs: Math.max(0, entry.freshUntil - now),
+      staleMs: Math.max(0, entry.staleUntil - Math.max(now, entry.freshUntil)),
+      tags: namedTags(entry.tags, key),
+      asOf: entry.asOf,
+      isNegative: entry.value === undefined,
+      bytes: null,
+    };
+  }
+
+  private drop(tags: InvalidatedTags): void {
+    this.counters.invalidations++;
+    if (tags === "everything") this.log.invalidateEverything();
+    else this.log.invalidate(tags);
+  }
+
+  /** Whether no invalidation can have been missed for longer than the bus allows. */
+  private isWithinBound(entry: CacheEntry, now: number): boolean {
+    if (this.bus === undefined) return true;
+    return now - Math.max(this.bus.heardAt(), entry.loadedAt) <= this.bus.staleMsMax;
   }
 
   /** Waits for the load under way if its result will do for a reader who comes now, else loads. */
@@ -194,44 +271,67 @@ class ReadThroughCache implements Cache {
   }
 
   private fly<V>(key: string, options: ReadOptions, load: (context: LoadContext) => Promise<V>): Flight {
-    this.counters.loads++;
-    const tags = new Set(options.tags);
+    const tags = new Set(options.tags).add(keyTag(key));
     const asOf = this.log.now;
-    const result = this.gate
-      .run((signal) => load({ tag: (name) => void tags.add(name), signal }))
-      .then(
-        (value) => {
-          this.keep(key, options, value, [...tags], asOf);
-          return value;
-        },
-        (error: unknown) => {
-          this.counters.loadErrors++;
-          throw error;
-        },
-      )
+    const startedAt = this.clock.monotonic();
+    const result = this.obtain(key, { options, tags, load })
+      .then((obtained) => {
+        this.keep(key, obtained, flight);
+        return obtained.value;
+      })
       .finally(() => {
         if (this.flights.get(key) === flight) this.flights.delete(key);
       });
-    const flight: Flight = { asOf, tags, result };
+    const flight: Flight = { startedAt, asOf, tags, result };
     this.flights.set(key, flight);
     return flight;
   }
 
-  private keep(key: string, options: ReadOptions, value: unknown, tags: readonly string[], asOf: number): void {
-    if (!this.log.isCurrent(tags, asOf)) return;
+  /** From the second level, or loaded. */
+  private async obtain<V>(
+    key: string,
+    { options, tags, load }: { options: ReadOptions; tags: Set<string>; load(context: LoadContext): Promise<V> },
+  ): Promise<Obtained> {
+    const loadWith = (found: Set<string>) =>
+      this.load((signal) => load({ tag: (name) => void found.add(name), signal }));
+    const lifetimesOf = (value: unknown) => this.lifetimesOf(value, options);
+    if (this.shared !== undefined) return this.shared.obtain({ key, tags, load: loadWith, lifetimesOf });
+    const value = await loadWith(tags);
+    return { value, ageMs: 0, ...lifetimesOf(value) };
+  }
+
+  private async load<V>(load: (signal: AbortSignal) => Promise<V>): Promise<V> {
+    this.counters.loads++;
+    try {
+      return await this.gate.run(load);
+    } catch (error) {
+      this.counters.loadErrors++;
+      throw error;
+    }
+  }
+
+  private lifetimesOf(value: unknown, options: ReadOptions): Lifetimes {
     const { ttlMs, staleMs = 0, graceMs = 0, negativeTtlMs = Math.min(ttlMs, 1_000) } = options;
-    const isNegative = value === undefined;
-    const lifeMs = (isNegative ? negativeTtlMs : ttlMs) * (0.9 + 0.2 * this.random.next());
-    const freshUntil = this.clock.monotonic() + lifeMs;
-    const staleUntil = freshUntil + (isNegative ? 0 : staleMs);
+    const jitter = 0.9 + 0.2 * this.random.next();
+    if (value === undefined) return { freshMs: negativeTtlMs * jitter, staleMs: 0, graceMs: 0 };
+    return { freshMs: ttlMs * jitter, staleMs, graceMs };
+  }
+
+  private keep(key: string, { value, ageMs, freshMs, staleMs, graceMs }: Obtained, flight: Flight): void {
+    const { startedAt, asOf, tags } = flight;
+    // One that is stale already is not worth a place: the second level has it, and its refresh is under way.
+    if (ageMs >= freshMs || !this.log.isCurrent([...tags], asOf)) return;
+    const freshUntil = this.clock.monotonic() + freshMs - ageMs;
+    const staleUntil = freshUntil + staleMs;
     if (this.freeze) deepFreeze(value);
     this.store.set(key, {
       value,
-      tags,
+      tags: [...tags],
       asOf,
+      loadedAt: startedAt - ageMs,
       freshUntil,
       staleUntil,
-      graceUntil: staleUntil + (isNegative ? 0 : graceMs),
+      graceUntil: staleUntil + graceMs,
     });
   }
 
@@ -247,6 +347,18 @@ class ReadThroughCache implements Cache {
       return entry.value;
     }
   }
+}
+
+function sharedLevel(
+  { shared, bus }: CacheOptions,
+  around: { readonly clock: Clock; readonly random: Random },
+): SharedLevel | undefined {
+  if (shared === undefined) return undefined;
+  if (bus !== undefined) return new SharedLevel(shared, { bus, ...around });
+  throw new ConfigError(
+    "CONFIG_INVALID",
+    "A shared cache needs a bus that carries invalidations. Give createCache one.",
+  );
 }
 
 function deepFreeze(value: unknown): void {

@@ -47,6 +47,10 @@ export function adoptingSessionStore({ store, previous, hasPrevious }: AdoptingS
       if (data !== undefined || (await move(tokenHash)) === undefined) return data;
       return store.update(tokenHash, patch);
     },
+    async noteWrite(tokenHash, wrote) {
+      await readMoved(tokenHash);
+      await store.noteWrite(tokenHash, wrote);
+    },
     async rotate(tokenHash, record, options) {
       await readMoved(tokenHash);
       return store.rotate(tokenHash, record, options);

@@ -42,3 +42,4 @@ export {
   sessionCookie,
 } from "./session-token.ts";
 export { createSessions, type Session, type Sessions, type SessionsOptions } from "./sessions.ts";
+export type { WriteMarks } from "./write-marks.ts";

@@ -34,6 +34,8 @@ export interface SessionRecord {
   /** Absolute end of life, however much the session is used. */
   readonly expiresAt: Date;
   readonly data: SessionData;
+  /** Number of the newest change that its requests made, see `write-marks.ts`; 0 for none. */
+  readonly wrote: number;
 }
 
 /** What a driver can do. */
@@ -80,6 +82,8 @@ export interface SessionStore {
    * When there is no old session (any more), the new one is made all the same.
    */
   rotate(tokenHash: Buffer, record: SessionRecord, options: { readonly keepsData: boolean }): Promise<SessionData>;
+  /** Raises `wrote` to the number, unless it is higher already or there is no session. */
+  noteWrite(tokenHash: Buffer, wrote: number): Promise<void>;
   /** Gives whether there was one. */
   revoke(tokenHash: Buffer): Promise<boolean>;
   /** Revokes the user's sessions but for the one kept, if any; gives how many. */

@@ -16,6 +16,7 @@ import { ConfigError } from "../kernel/errors.ts";
 import { type Logger, silentLogger } from "../kernel/log.ts";
 import { type Random, systemRandom } from "../kernel/random.ts";
 import type { SessionData, SessionPatch, SessionRecord, SessionStore } from "./session-store.ts";
+import type { WriteMarks } from "./write-marks.ts";
 
 /** A live session. */
 export interface Session {
@@ -38,10 +39,20 @@ export interface Sessions {
    * The old data is carried over if the old session was live and anonymous or the same user's; never between users.
    */
   rotate(token: string, userId: string | null): Promise<Session>;
-  /** The live session of a token; undefined for an unknown, ended or malformed one. One read of the store. */
+  /**
+   * The live session of a token; undefined for an unknown, ended or malformed one. One read of the store. With `marks`, what
+   * is read from the cache afterwards is not older than what the session's requests have changed.
+   */
   load(token: string): Promise<Session | undefined>;
   /** Changes some fields of a session's data, null removing one; gives the data afterwards, undefined without a session. */
   update(token: string, patch: SessionPatch): Promise<SessionData | undefined>;
+  /** How many changes this process has made since its start, for {@link Sessions.noteWrites}; 0 without `marks`. */
+  writesSoFar(): number;
+  /**
+   * Notes in the session that its request may have made the changes of this process up to now; to be done before the request is
+   * answered. Raises `CACHE_INVALIDATION_DELAYED` while the other processes cannot be told of them.
+   */
+  noteWrites(token: string): Promise<void>;
   /** Ends a session; gives whether there was one. */
   revoke(token: string): Promise<boolean>;
   /** Ends all sessions of the user, but for the one of `exceptToken` if given; gives how many. */
@@ -56,6 +67,8 @@ export interface SessionsOptions {
   readonly clock?: Clock;
   readonly random?: Random;
   readonly log?: Logger;
+  /** Numbers what requests change, where several processes cache; default none. */
+  readonly marks?: WriteMarks | undefined;
   /** A session unused for this long ends; default 30 days. */
   readonly idleMs?: number;
   /** A session ends this long after its start; default 90 days. */
@@ -77,7 +90,7 @@ const sweepBatchesMax = 1_000;
 
 /** Makes the session policy over a store. Raises `CONFIG_INVALID` for times that contradict each other. */
 export function createSessions(options: SessionsOptions): Sessions {
-  const { store, clock = systemClock, random = systemRandom, log = silentLogger } = options;
+  const { store, clock = systemClock, random = systemRandom, log = silentLogger, marks } = options;
   const { idleMs = 30 * dayMs, absoluteMs = 90 * dayMs, touchEveryMs = 5 * 60 * 1_000 } = options;
   checkTimes({ idleMs, absoluteMs, touchEveryMs });
   const touching = new Set<string>();
@@ -89,7 +102,15 @@ export function createSessions(options: SessionsOptions): Sessions {
     const expiresAt = new Date(now + absoluteMs);
     return {
       token,
-      record: { tokenHash: hashToken(token), userId, createdAt, lastSeenAt: createdAt, expiresAt, data },
+      record: {
+        tokenHash: hashToken(token),
+        userId,
+        createdAt,
+        lastSeenAt: createdAt,
+        expiresAt,
+        data,
+        wrote: marks?.newest() ?? 0,
+      },
     };
   }
 
@@ -122,7 +143,8 @@ export function createSessions(options: SessionsOptions): Sessions {
       const old = await store.read(oldHash);
       const keepsData = old !== undefined && isLive(old, clock.now()) && (old.userId === null || old.userId === userId);
       const fresh = newSession(userId, {});
-      const data = await store.rotate(oldHash, fresh.record, { keepsData });
+      const record = { ...fresh.record, wrote: Math.max(fresh.record.wrote, old?.wrote ?? 0) };
+      const data = await store.rotate(oldHash, record, { keepsData });
       return sessionOf(fresh.token, { ...fresh.record, data });
     },
 
@@ -133,7 +155,13 @@ export function createSessions(options: SessionsOptions): Sessions {
       const now = clock.now();
       if (record === undefined || !isLive(record, now)) return undefined;
       if (now - record.lastSeenAt.getTime() >= touchEveryMs) noteUse(token, tokenHash, now);
+      if (marks !== undefined && record.wrote > 0) await marks.catchUp(record.wrote);
       return sessionOf(token, record);
+    },
+
+    writesSoFar: () => marks?.count() ?? 0,
+    async noteWrites(token) {
+      if (marks !== undefined && isToken(token)) await store.noteWrite(hashToken(token), await marks.settled());
     },
 
     update: async (token, patch) => (isToken(token) ? store.update(hashToken(token), patch) : undefined),

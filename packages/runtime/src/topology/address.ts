@@ -51,12 +51,13 @@ export function redactAddress(text: string): string {
 }
 
 /**
- * Sentinels and nodes of a Cluster are listed in one URL, which no URL parser takes: only the first of them is read here.
+ * Sentinels, nodes of a Cluster and those of memcached are listed in one URL, which no URL parser takes: only the first of them
+ * is read here.
  * libpq takes `postgres://user@/name?host=/socket/folder`, whose empty host behind a user none takes either.
  */
 function parse(text: string): URL | undefined {
   const whole = text
-    .replace(/^(rediss?\+\w+:\/\/(?:[^/?#@]*@)?[^/?#@,]+),[^/?#@]*/, "$1")
+    .replace(/^((?:rediss?\+\w+|memcached):\/\/(?:[^/?#@]*@)?[^/?#@,]+),[^/?#@]*/, "$1")
     .replace(/^(\w+:\/\/[^/?#]*@)\//, "$1localhost/");
   return URL.canParse(whole) ? new URL(whole) : undefined;
 }

@@ -10,6 +10,7 @@ export function crossProblems(topology: Topology, source: (path: string) => stri
     ...cdnProblems(topology),
     ...storageProblems(topology),
     ...sessionProblems(topology),
+    ...cacheProblems(topology),
     ...regionProblems(topology),
   ].map(([path, message]) => `${path}: ${message} (from ${source(path)}).`);
 }
@@ -54,7 +55,21 @@ function serverProblems({ database: { shards } }: Topology): Problem[] {
 }
 
 function cdnProblems({ cdn }: Topology): Problem[] {
-  if (cdn === undefined || cdn.provider === "varnish") return [];
+  if (cdn === undefined) return [];
+  if (cdn.provider === "varnish") {
+    if ((cdn.addresses === undefined) === (cdn.token === undefined)) return [];
+    return [
+      cdn.token === undefined
+        ? ["cdn.token", "expected the secret of the purges, because cdn.addresses is set, got nothing"]
+        : [
+            "cdn.addresses",
+            "expected the purge sockets of your Varnish servers, because cdn.token is set, got nothing",
+          ],
+    ];
+  }
+  if (cdn.addresses !== undefined) {
+    return [["cdn.addresses", `has an effect only with cdn.provider "varnish", which is "${cdn.provider}"`]];
+  }
   return (["zone", "token"] as const)
     .filter((name) => cdn[name] === undefined)
     .map((name) => [`cdn.${name}`, `expected a value, because cdn.provider is "${cdn.provider}", got nothing`]);
@@ -76,6 +91,13 @@ function sessionProblems({ sessions }: Topology): Problem[] {
   return (["caFile", "prefix"] as const)
     .filter((name) => sessions[name] !== undefined)
     .map((name) => [`sessions.${name}`, "has an effect only with sessions.url, which is not set"]);
+}
+
+function cacheProblems({ cache, sessions }: Topology): Problem[] {
+  if (typeof cache.url !== "string" || !cache.url.startsWith("memcached:") || sessions.url !== undefined) return [];
+  return [
+    ["cache.url", "memcached needs sessions.url, whose Redis tells all processes what is no longer to be served"],
+  ];
 }
 
 function regionProblems({ regions = {} }: Topology): Problem[] {

@@ -161,6 +161,12 @@ export const topologySchema = group({
     }),
     zone: text("the provider's id of the site", /^[A-Za-z0-9._-]{1,253}$/).optional(),
     token: reference("token", "CDN_TOKEN").optional(),
+    addresses: list(
+      text("the address of a purge socket, such as http://10.0.0.5:6082", /^https?:\/\/[A-Za-z0-9.:[\]-]{1,253}\/?$/),
+      "a list of 1 to 64 addresses",
+      1,
+      64,
+    ).optional(),
   }).optional(),
   database: group({
     key: text("the name of a column", /^[a-z_][a-z0-9_]{0,62}$/).optional(),

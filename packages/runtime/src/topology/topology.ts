@@ -28,8 +28,10 @@ export interface CdnSettings {
   readonly provider: "varnish" | "cloudflare" | "fastly";
   /** The provider's id of the site; needed by all but Varnish. */
   readonly zone?: string | undefined;
-  /** Access to the provider's API; needed by all but Varnish. */
+  /** Access to the provider's API; for Varnish the secret of its purges. */
   readonly token?: Secret | undefined;
+  /** For Varnish: base addresses of the purge sockets, one a server. `rungs up` fills in its own, with the token. */
+  readonly addresses?: readonly string[] | undefined;
 }
 
 /** A topology with every default filled in. */
@@ -49,7 +51,10 @@ export interface Topology {
     readonly bodyLimitBytes: number;
     /** How long a request may take to arrive; default 30,000 ms. */
     readonly requestTimeoutMs: number;
-    /** While the event loop is later than this under many requests, some are refused early; default 100 ms, 0 for never. */
+    /**
+     * A loop that is later than this, or requests that would wait three times as long, are overload: some are refused early. Default
+     * 100 ms, 0 for never.
+     */
     readonly loopLatenessMsMax: number;
     /** Proxies whose X-Forwarded-For is believed: IP addresses, CIDR ranges, "loopback"; default none. */
     readonly trustProxy: readonly string[];
@@ -78,7 +83,10 @@ export interface Topology {
   readonly cache: {
     /** Default true. */
     readonly isEnabled: boolean;
-    /** Shared cache; no URL: each process has its own only. */
+    /**
+     * Shared cache: a Redis of its own, `redis://host:port`, or memcached, `memcached://host:port,host2:port`, which needs
+     * `sessions.url`. No URL: each process has its own only.
+     */
     readonly url?: Address | undefined;
     /** Bounds of the in-process cache; default 10,000 entries and 64 MiB. */
     readonly local: { readonly entries: number; readonly bytes: number };

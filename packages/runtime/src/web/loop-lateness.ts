@@ -8,14 +8,15 @@ export interface LoopLateness {
   stop(): void;
 }
 
-/** Starts the probe; it does not keep the process alive. */
-export function watchLoop(clock: Clock, everyMs = 10): LoopLateness {
+/** Starts the probe; it does not keep the process alive. `onTurn` is called whenever it fires: once a turn of a loop that is late. */
+export function watchLoop(clock: Clock, onTurn: () => void = () => {}, everyMs = 10): LoopLateness {
   let worst = 0;
   let expected = clock.monotonic() + everyMs;
   const timer = setInterval(() => {
     const now = clock.monotonic();
     worst = Math.max(worst, now - expected);
     expected = now + everyMs;
+    onTurn();
   }, everyMs).unref();
   return {
     take() {

@@ -1,16 +1,16 @@
 /**
  * Overload protection: refuses early what could not be answered in time anyway, so that goodput stays flat past saturation.
  *
- * The sign of overload is how late the event loop is: everything that a request waits for in this process, its socket
- * included, waits for the loop. A second sign may be given by the caller, such as requests that wait for a database
- * connection. Each sign is a pressure: 1 is "at the target".
+ * What counts is how long a request that comes now will wait. Little's law says it: as long as it takes to finish those before it, their
+ * number divided by the rate at which they finish (Little, "A Proof for the Queuing Formula L = λW", 1961). The rate is measured while
+ * the process is saturated; what is under way in one that is not only waits for something slow. A late event loop alone would not tell:
+ * handlers that wait for a database step aside for each other, so the loop is hardly late while hundreds wait.
  *
- * Every `tickMs` the admitted share of the load is adjusted: down in proportion to the pressure above 1, up by a small step
- * below it (additive increase, multiplicative decrease; Chiu and Jain, "Analysis of the Increase and Decrease Algorithms",
- * 1989). The share is given to the classes of requests in order of worth: health checks always, then signed-in users, then
- * others, declared bots last (as in WeChat's DAGOR, Zhou et al., "Overload Control for Scaling WeChat Microservices", 2018).
+ * Once the wait has been too long, or the loop too late, for half a second, each request is judged by the wait that it finds. There is no
+ * share of the load that is adjusted step by step and swings around the right one. Each class of requests is given a part of the
+ * longest wait, in order of worth: health checks always go on, then signed-in users, then others, declared bots last (as in
+ * WeChat's DAGOR, Zhou et al., "Overload Control for Scaling WeChat Microservices", 2018).
  */
-import type { Random } from "../kernel/random.ts";
 
 /** Classes of requests, the ones shed last first. */
 export const requestClasses = ["signedIn", "anonymous", "bot"] as const;
@@ -18,48 +18,66 @@ export type RequestClass = (typeof requestClasses)[number];
 
 /** What was admitted and shed since the start. */
 export interface OverloadStats {
-  /** Share of the load that is admitted now, 0 to 1. */
-  readonly admittedShare: number;
+  /** Whether requests are refused now. */
+  readonly isOverloaded: boolean;
+  /** How many may be under way now; infinite unless overloaded. */
+  readonly underWayMax: number;
   readonly admitted: number;
   readonly shed: Readonly<Record<RequestClass, number>>;
 }
 
 export interface OverloadOptions {
-  readonly random: Random;
-  /** Least share that is admitted, so that recovery is noticed; default 0.02. */
-  readonly shareMin?: number;
+  /** A loop that is later, in ms, is a sign of overload. */
+  readonly latenessMsMax: number;
+  /** Longest wait for those under way, in ms. */
+  readonly waitMsMax: number;
+  /** So many may always be under way, and fewer are no overload: something else has the machine. */
+  readonly requestsMin: number;
 }
 
-/** Multiplicative decrease a tick at most: a burst must not close the door. */
-const decreaseMax = 0.3;
-/** Ticks in a row above the target before anything is shed: a pause of the process is no overload. */
-const patienceTicks = 10;
-/** Additive increase a tick: from half to whole in a second of 50 ms ticks. */
-const increase = 0.025;
-/** Weight of the newest tick in the average of each class's arrivals. */
-const arrivalWeight = 0.2;
+/** What happened since the last tick. */
+export interface OverloadTick {
+  readonly underWay: number;
+  /** How late the event loop was at the worst. */
+  readonly latenessMs: number;
+  readonly finished: number;
+  readonly elapsedMs: number;
+  /** Whether the process had no time to spare: its loop never idle, or requests waiting for connections. */
+  readonly isSaturated: boolean;
+}
 
-/** Decides request by request; `tick` is called at fixed intervals. */
+/** Part of the longest wait that each class is given. */
+const partOf: Readonly<Record<RequestClass, number>> = { signedIn: 1, anonymous: 0.5, bot: 0.25 };
+/** A burst, or a pause of the process, is no overload: so long, and so many ticks in a row, until anything is refused, and until nothing is. */
+const patienceMs = 500;
+const patienceTicks = 2;
+/** Time over which the rate is averaged. */
+const rateMs = 500;
+/**
+ * The greatest average counts, and fades only in this time (as in BBR, Cardwell et al., "BBR: Congestion-Based Congestion Control", 2016): a
+ * process that is let do less than it could would otherwise take that for all it can.
+ */
+const rateFadesMs = 20_000;
+
+/** Decides request by request; `tick` is called at regular intervals, which are longer when the loop is late. */
 export class OverloadGate {
-  private readonly random: Random;
-  private readonly shareMin: number;
-  private share = 1;
-  private ticksAbove = 0;
-  private readonly arrivals = { signedIn: 0, anonymous: 0, bot: 0 };
-  private readonly average = { signedIn: 0, anonymous: 0, bot: 0 };
-  private readonly chance = { signedIn: 1, anonymous: 1, bot: 1 };
+  private readonly options: OverloadOptions;
+  private perMs = 0;
+  private perMsBest = 0;
+  private arrivals = 0;
+  private readonly over = { ms: 0, ticks: 0 };
+  private calmMs = 0;
+  private isOn = false;
   private readonly counts = { admitted: 0, shed: { signedIn: 0, anonymous: 0, bot: 0 } };
 
-  constructor({ random, shareMin = 0.02 }: OverloadOptions) {
-    this.random = random;
-    this.shareMin = shareMin;
+  constructor(options: OverloadOptions) {
+    this.options = options;
   }
 
-  /** Whether a request of that class may go on. */
-  admit(kind: RequestClass): boolean {
-    this.arrivals[kind]++;
-    const chance = this.chance[kind];
-    if (chance >= 1 || this.random.next() < chance) {
+  /** Whether one more request of that class may go on. */
+  admit(kind: RequestClass, underWay: number): boolean {
+    this.arrivals++;
+    if (!this.isOn || underWay < this.underWayMax() * partOf[kind]) {
       this.counts.admitted++;
       return true;
     }
@@ -67,35 +85,34 @@ export class OverloadGate {
     return false;
   }
 
-  /** Adjusts the admitted share to the pressure since the last tick. */
-  tick(pressure: number): void {
-    this.ticksAbove = pressure > 1 ? this.ticksAbove + 1 : 0;
-    if (pressure <= 1) this.share += increase;
-    else if (this.share < 1 || this.ticksAbove >= patienceTicks) {
-      this.share *= 1 - Math.min(decreaseMax, (pressure - 1) / 4);
+  /** Measures, and decides whether there is overload. */
+  tick({ underWay, latenessMs, finished, elapsedMs, isSaturated }: OverloadTick): void {
+    const { latenessMsMax, requestsMin } = this.options;
+    if (isSaturated) {
+      const weight = this.perMs === 0 ? 1 : 1 - Math.exp(-elapsedMs / rateMs);
+      this.perMs += weight * (finished / Math.max(1, elapsedMs) - this.perMs);
+      this.perMsBest = Math.max(this.perMs, this.perMsBest * Math.exp(-elapsedMs / rateFadesMs));
     }
-    this.share = Math.min(1, Math.max(this.shareMin, this.share));
-    for (const kind of requestClasses) {
-      this.average[kind] += arrivalWeight * (this.arrivals[kind] - this.average[kind]);
-      this.arrivals[kind] = 0;
-    }
-    this.spread();
+    const isLate = latenessMs > latenessMsMax && Math.max(this.arrivals, underWay) >= requestsMin;
+    this.arrivals = 0;
+    const isOver = isLate || (isSaturated && underWay > this.underWayMax());
+    this.over.ms = isOver ? this.over.ms + elapsedMs : 0;
+    this.over.ticks = isOver ? this.over.ticks + 1 : 0;
+    this.calmMs = isLate || isSaturated ? 0 : this.calmMs + elapsedMs;
+    if (this.over.ms >= patienceMs && this.over.ticks >= patienceTicks) this.isOn = true;
+    if (this.calmMs < patienceMs) return;
+    this.isOn = false;
+    this.perMs = 0;
+    this.perMsBest = 0;
   }
 
   stats(): OverloadStats {
-    return { admittedShare: this.share, admitted: this.counts.admitted, shed: { ...this.counts.shed } };
+    const underWayMax = this.isOn ? this.underWayMax() : Number.POSITIVE_INFINITY;
+    return { isOverloaded: this.isOn, underWayMax, admitted: this.counts.admitted, shed: { ...this.counts.shed } };
   }
 
-  /** Gives the share to the classes in order; what is left after the better ones is the next one's. */
-  private spread(): void {
-    const total = requestClasses.reduce((sum, kind) => sum + this.average[kind], 0);
-    let left = this.share * total;
-    for (const kind of requestClasses) {
-      const wanted = this.average[kind];
-      // A class that has hardly been seen gets the whole door or none of it, by what the better ones left.
-      this.chance[kind] = this.share >= 1 ? 1 : wanted > 0 ? Math.min(1, Math.max(0, left / wanted)) : left > 0 ? 1 : 0;
-      left -= Math.min(left, wanted);
-    }
+  private underWayMax(): number {
+    return Math.max(this.options.requestsMin, this.perMsBest * this.options.waitMsMax);
   }
 }
 

@@ -5,7 +5,15 @@ import { localCacheStore } from "../../src/cache/index.ts";
 cacheStoreContract({ name: "local", entriesMax: 50, makeStore: () => localCacheStore({ entriesMax: 50 }) });
 
 describe("the local cache store", () => {
-  const entry = (value: unknown) => ({ value, tags: [], asOf: 0, freshUntil: 0, staleUntil: 0, graceUntil: 0 });
+  const entry = (value: unknown) => ({
+    value,
+    tags: [],
+    asOf: 0,
+    loadedAt: 0,
+    freshUntil: 0,
+    staleUntil: 0,
+    graceUntil: 0,
+  });
 
   it("stays within its bound of bytes, oldest out first", () => {
     const store = localCacheStore({ bytesMax: 100_000 });

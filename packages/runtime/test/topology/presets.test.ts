@@ -88,7 +88,6 @@ describe("unsupportedSettings", () => {
     expect(unsupportedSettings(presetFor(5))).toEqual([
       "web.processes",
       "web.balancer",
-      "cache.url",
       "cdn",
       "queue.url",
       "database.shards[0].followers",
@@ -99,6 +98,14 @@ describe("unsupportedSettings", () => {
       "database.key",
       "log.isPretty",
     ]);
+    const varnish = { provider: "varnish", addresses: ["http://10.0.0.5:6082"], token: env("T") } as const;
+    expect(unsupportedSettings(topologyOf({ cdn: varnish }))).toEqual([]);
+    expect(unsupportedSettings(topologyOf({ cdn: { provider: "cloudflare", zone: "z", token: env("T") } }))).toEqual(
+      [],
+    );
+    expect(unsupportedSettings(topologyOf({ cdn: { provider: "fastly", zone: "z", token: env("T") } }))).toEqual([
+      "cdn.provider",
+    ]);
     expect(() => refuseUnsupported(presetFor(2))).toThrow(
       expect.objectContaining({
         name: "UnsupportedError",
@@ -108,7 +115,7 @@ describe("unsupportedSettings", () => {
       }),
     );
     expect(() => refuseUnsupported(presetFor(5))).toThrow(
-      "Not in this version of Rungs yet: web.processes, web.balancer, cache.url",
+      "Not in this version of Rungs yet: web.processes, web.balancer, cdn, queue.url",
     );
   });
 });

@@ -329,6 +329,21 @@ describe("refusals of resolveTopology", () => {
       'cdn.token: expected a value, because cdn.provider is "fastly", got nothing (from file rungs.config.ts).',
     ],
     [
+      "purge sockets without their secret",
+      file({ cdn: { provider: "varnish", addresses: ["http://10.0.0.5:6082"] } }),
+      "cdn.token: expected the secret of the purges, because cdn.addresses is set, got nothing (from file rungs.config.ts).",
+    ],
+    [
+      "the secret of purges without their sockets",
+      file({ cdn: { provider: "varnish", token: env("A") } }),
+      "cdn.addresses: expected the purge sockets of your Varnish servers, because cdn.token is set, got nothing (from file rungs.config.ts).",
+    ],
+    [
+      "purge sockets of another provider",
+      file({ cdn: { provider: "cloudflare", zone: "z", token: env("A"), addresses: ["http://10.0.0.5:6082"] } }),
+      'cdn.addresses: has an effect only with cdn.provider "varnish", which is "cloudflare" (from file rungs.config.ts).',
+    ],
+    [
       "a bucket without its keys",
       file({ storage: { url: "s3://files", region: "eu-1", accessKeyId: env("A") } }),
       "storage.secretAccessKey: expected a value, because storage.url names a bucket, got nothing (from file rungs.config.ts).",

@@ -8,6 +8,9 @@
  * the field `_csrf` of a parsed body. The headers are judged before the body is read. Where the body is a stream that only
  * the handler reads, `"deferred"` leaves the token to it: it must call `request.checkCsrf()` with the form's field.
  *
+ * Where several processes cache, an unsafe request that changed something has the number of the change noted in its session
+ * before it is answered; see `write-marks.ts`. What a reading route changes is not.
+ *
  * An outage of the store raises `UnavailableError` and leaves the cookie alone. A response that sets or deletes the cookie
  * says `Cache-Control: no-store` unless the handler has said something else.
  */
@@ -32,6 +35,8 @@ declare module "fastify" {
     checkCsrf(token: string | undefined): void;
     /** Memo of `session()`. */
     rungsSession: Promise<Session | undefined> | null;
+    /** What this process had written when the request came; undefined once it has been dealt with. */
+    rungsWrites: number | undefined;
     /** Whether the client speaks https, as the session cookie sees it. */
     rungsIsSecure(): boolean;
   }
@@ -98,7 +103,9 @@ export function fastifySessions(fastify: FastifyInstance, options: FastifySessio
     setCookie(this, {});
     this.request.rungsSession = Promise.resolve(undefined);
   });
+  fastify.decorateRequest("rungsWrites", undefined);
   fastify.addHook("onRoute", guardRoute);
+  fastify.addHook("onRoute", (route) => noteWritesOf(route, sessions));
 }
 
 // With `register` the decorations apply to the instance itself and not to an encapsulated child (Fastify's own mark).
@@ -129,8 +136,7 @@ function setCookie(reply: FastifyReply, cookie: { readonly token?: string; reado
 
 /** Adds the guard to routes that can change something; reading routes stay as they are. */
 function guardRoute(route: RouteOptions): void {
-  const methods = Array.isArray(route.method) ? route.method : [route.method];
-  if (route.config?.csrf === "off" || methods.every((method) => isSafeMethod(method.toUpperCase()))) return;
+  if (route.config?.csrf === "off" || isReading(route)) return;
   const isAlways = route.config?.csrf === "always";
   const carriedOf = (request: FastifyRequest) => {
     const carried = request.carriedToken();
@@ -155,6 +161,33 @@ function guardRoute(route: RouteOptions): void {
     },
     ...listOf(route.preValidation),
   ];
+}
+
+/** Before what a route has changed is answered, its session knows of it. */
+function noteWritesOf(route: RouteOptions, sessions: Sessions): void {
+  if (isReading(route)) return;
+  route.onRequest = [
+    (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void) => {
+      request.rungsWrites = sessions.writesSoFar();
+      done();
+    },
+    ...listOf(route.onRequest),
+  ];
+  route.onSend = [
+    ...listOf(route.onSend),
+    async (request: FastifyRequest) => {
+      const before = request.rungsWrites;
+      // When this fails, the error's own answer comes by here again.
+      request.rungsWrites = undefined;
+      if (before === undefined || before === sessions.writesSoFar()) return;
+      const token = (await request.rungsSession?.catch(() => undefined))?.token ?? request.carriedToken()?.token;
+      if (token !== undefined) await sessions.noteWrites(token);
+    },
+  ];
+}
+
+function isReading({ method }: RouteOptions): boolean {
+  return (Array.isArray(method) ? method : [method]).every((each) => isSafeMethod(each.toUpperCase()));
 }
 
 function evidenceOf(request: FastifyRequest): CsrfEvidence {

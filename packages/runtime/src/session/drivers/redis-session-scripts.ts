@@ -1,11 +1,12 @@
 /**
  * What the session store does in Redis, each in one step.
  *
- * A session is a hash: `u` the user ("" for nobody), `c` created, `s` last seen, `e` end (milliseconds since the epoch), and a
- * field `d` + JSON of its name for each field of data, holding the value as JSON. So two requests that change different
+ * A session is a hash: `u` the user ("" for nobody), `c` created, `s` last seen, `e` end (milliseconds since the epoch), `w` the
+ * number of its newest change (if any), and a field `d` + JSON of its name for each field of data, holding the value as JSON. So two requests that change different
  * fields of one session change different fields in Redis.
  *
- * Arguments that several scripts take: the *head* is user, created, seen, end, expiry and the bound of the data in bytes;
+ * Arguments that several scripts take: the *head* is user, created, seen, end, expiry, the bound of the data in bytes, and
+ * the number of the newest change;
  * *data* is names and values in turn, up to the last argument.
  */
 import { redisScript } from "../../redis/redis-script.ts";
@@ -50,13 +51,14 @@ end
 local function write(key, head, data)
   redis.call('HSET', key, 'u', ARGV[head], 'c', ARGV[head + 1], 's', ARGV[head + 2], 'e', ARGV[head + 3])
   for i = 1, #data, 2 do redis.call('HSET', key, data[i], data[i + 1]) end
+  if ARGV[head + 6] ~= '0' then redis.call('HSET', key, 'w', ARGV[head + 6]) end
   redis.call('PEXPIREAT', key, ARGV[head + 4])
 end
 `;
 
 /** Keys: session. Arguments: head, data. Gives 0 when the data is too large. */
 export const createScript = redisScript(`${helpers}
-local data = given(7)
+local data = given(8)
 if sizeOf(data) > tonumber(ARGV[6]) then return 0 end
 redis.call('DEL', KEYS[1])
 write(KEYS[1], 1, data)
@@ -66,7 +68,7 @@ return 1
 /** Keys: session. Arguments: head, data. Gives whether it was made: not if it was there. */
 export const adoptScript = redisScript(`${helpers}
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-write(KEYS[1], 1, given(7))
+write(KEYS[1], 1, given(8))
 return 1
 `);
 
@@ -81,6 +83,14 @@ redis.call('HSET', KEYS[1], 's', ARGV[1])
 local ends = tonumber(redis.call('HGET', KEYS[1], 'e'))
 if ARGV[3] ~= '' then ends = math.min(ends, ARGV[1] + ARGV[3]) end
 redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', ends + ARGV[4]))
+return 1
+`);
+
+/** Keys: session. Arguments: number of a change. Raises the session's to it. */
+export const noteWriteScript = redisScript(`
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local old = tonumber(redis.call('HGET', KEYS[1], 'w') or '0')
+if old < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'w', ARGV[1]) end
 return 1
 `);
 
@@ -120,8 +130,8 @@ return { user, data }
  */
 export const rotateScript = redisScript(`${helpers}
 local user = redis.call('HGET', KEYS[1], 'u')
-local data = given(8)
-if user and ARGV[7] == '1' then data = merge(dataOf(KEYS[1]), data) end
+local data = given(9)
+if user and ARGV[8] == '1' then data = merge(dataOf(KEYS[1]), data) end
 if sizeOf(data) > tonumber(ARGV[6]) then return 0 end
 redis.call('DEL', KEYS[1], KEYS[2])
 write(KEYS[2], 1, data)

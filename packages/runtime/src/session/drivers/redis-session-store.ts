@@ -25,6 +25,7 @@ import {
   adoptScript,
   createScript,
   enlistScript,
+  noteWriteScript,
   rotateScript,
   takeScript,
   touchScript,
@@ -107,6 +108,7 @@ class RedisSessionStore implements AdoptiveSessionStore {
       lastSeenAt: new Date(Number(fields["s"])),
       expiresAt: new Date(Number(fields["e"])),
       data: dataOf(data.flat()),
+      wrote: Number(fields["w"] ?? 0),
     };
   }
 
@@ -125,6 +127,10 @@ class RedisSessionStore implements AdoptiveSessionStore {
     const data = await this.run(updateScript, [key], [String(sessionDataBytesMax), ...names, ...values], repeatable);
     if (data === 0) throw tooLarge();
     return data === null ? undefined : dataOf(data as string[]);
+  }
+
+  async noteWrite(tokenHash: Buffer, wrote: number): Promise<void> {
+    await this.run(noteWriteScript, [this.sessionKey(tokenHash)], [String(wrote)], repeatable);
   }
 
   async rotate(
@@ -243,10 +249,10 @@ class RedisSessionStore implements AdoptiveSessionStore {
     }
   }
 
-  private head({ userId, createdAt, lastSeenAt, expiresAt }: SessionRecord): string[] {
+  private head({ userId, createdAt, lastSeenAt, expiresAt, wrote }: SessionRecord): string[] {
     const times = [createdAt, lastSeenAt, expiresAt].map((time) => time.getTime());
     const ends = Math.min(expiresAt.getTime(), lastSeenAt.getTime() + this.idleMs) + slackMs;
-    return [userId ?? "", ...times.map(String), String(ends), String(sessionDataBytesMax)];
+    return [userId ?? "", ...times.map(String), String(ends), String(sessionDataBytesMax), String(wrote)];
   }
 
   private sessionKey(tokenHash: Buffer): string {

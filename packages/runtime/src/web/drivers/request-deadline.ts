@@ -25,6 +25,8 @@ export function holdToDeadline(defaultMs: number): (request: FastifyRequest, rep
       }
       socket.destroySoon();
     }, request.routeOptions.config.requestTimeoutMs ?? defaultMs);
+    // Of a body that was refused before it was read neither end nor close is heard: that must not hold up a stop.
+    timer.unref();
     const clear = () => clearTimeout(timer);
     raw.once("end", clear);
     raw.once("close", clear);

@@ -1,5 +1,6 @@
 /** Overload protection in front of a Node HTTP server: before routing, hooks and logs, so that a refusal costs next to nothing. */
 import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
+import { performance } from "node:perf_hooks";
 import type { Clock } from "../../kernel/clock.ts";
 import type { Random } from "../../kernel/random.ts";
 import { watchLoop } from "../loop-lateness.ts";
@@ -11,9 +12,11 @@ export interface ShedOptions {
   readonly random: Random;
   /** Lateness of the event loop that is still fine; default 100 ms. */
   readonly loopLatenessMsMax?: number;
-  /** Fewer requests under way are no overload, however late the loop is: something else has the machine. Default 16. */
+  /** How long a request may wait for those before it while the process is saturated; default three times `loopLatenessMsMax`. */
+  readonly waitMsMax?: number;
+  /** Fewer requests are no overload, however late the loop is: something else has the machine. Default 16. */
   readonly requestsMin?: number;
-  /** Another sign of overload, 1 at its target, e.g. the waiting for database connections; default none. */
+  /** Above 0 while requests wait for something else than the loop that there is too little of, such as connections; default none. */
   readonly pressure?: () => number;
   /** Default 50 ms. */
   readonly tickMs?: number;
@@ -27,6 +30,11 @@ export interface Shedder {
   stop(): void;
 }
 
+/** A loop that is idle for less than a tenth of the time has none to spare. */
+const saturated = 0.9;
+/** A larger body comes as fast as its sender can. */
+const longBodyBytes = 1_048_576;
+
 const body = JSON.stringify({ errors: { body: ["too many requests right now; please try again"] } });
 /** Spread over three seconds, so that those who were refused do not come back together. */
 const retryAfterSecondsMax = 3;
@@ -34,18 +42,31 @@ const retryAfterSecondsMax = 3;
 /** Starts watching. */
 export function createShedder(options: ShedOptions): Shedder {
   const { clock, random, loopLatenessMsMax = 100, requestsMin = 16, pressure, tickMs = 50 } = options;
-  const gate = new OverloadGate({ random });
-  const loop = watchLoop(clock);
+  const { waitMsMax = 3 * loopLatenessMsMax } = options;
+  const gate = new OverloadGate({ latenessMsMax: loopLatenessMsMax, waitMsMax, requestsMin });
   let underWay = 0;
-  let mostUnderWay = 0;
+  let finished = 0;
+  let left = 0;
+  // Who is answered counts until the loop has turned: requests that wait for this turn's end waited for theirs too.
+  const loop = watchLoop(clock, () => {
+    underWay -= left;
+    left = 0;
+  });
+  let tickedAt = clock.monotonic();
+  let utilization = performance.eventLoopUtilization();
   const timer = setInterval(() => {
-    const lateness = loop.take() / loopLatenessMsMax;
-    const isBusy = mostUnderWay >= requestsMin;
-    mostUnderWay = underWay;
-    gate.tick(isBusy ? Math.max(lateness, pressure?.() ?? 0) : 0);
+    const now = clock.monotonic();
+    const used = performance.eventLoopUtilization();
+    const isBusy = performance.eventLoopUtilization(used, utilization).utilization > saturated;
+    const isSaturated = isBusy || (pressure?.() ?? 0) > 0;
+    gate.tick({ underWay, latenessMs: loop.take(), finished, elapsedMs: now - tickedAt, isSaturated });
+    finished = 0;
+    tickedAt = now;
+    utilization = used;
   }, tickMs).unref();
   const leave = () => {
-    underWay--;
+    left++;
+    finished++;
   };
   const refuse = (response: ServerResponse) => {
     const retryAfter = 1 + Math.floor(random.next() * retryAfterSecondsMax);
@@ -62,10 +83,11 @@ export function createShedder(options: ShedOptions): Shedder {
   return {
     wrap: (listener) => (request: IncomingMessage, response: ServerResponse) => {
       const kind = classOf(request);
-      if (kind !== "always" && !gate.admit(kind)) return refuse(response);
-      underWay++;
-      mostUnderWay = Math.max(mostUnderWay, underWay);
-      response.once("close", leave);
+      if (kind !== "always" && !gate.admit(kind, underWay)) return refuse(response);
+      if (!isLong(request)) {
+        underWay++;
+        response.once("close", leave);
+      }
       listener(request as never, response as never);
     },
     stats: () => gate.stats(),
@@ -74,4 +96,10 @@ export function createShedder(options: ShedOptions): Shedder {
       loop.stop();
     },
   };
+}
+
+/** Live streams and uploads last as long as the other side wants: how many there are says nothing of the load. */
+function isLong({ headers }: IncomingMessage): boolean {
+  if (headers.accept === "text/event-stream" || headers["transfer-encoding"] !== undefined) return true;
+  return Number(headers["content-length"] ?? 0) > longBodyBytes;
 }
