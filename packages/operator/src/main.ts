@@ -10,6 +10,8 @@ const root: Command = {
     ["rungs dev", "the app of this folder, started again whenever a file changes"],
     ["rungs up --rung 2", "the app with the servers of a rung"],
     ["rungs status", "what runs"],
+    ["rungs cache", "how much the cache takes"],
+    ["rungs cdn", "how much the CDN takes"],
     ["rungs jobs", "how many jobs wait, run, and were given up"],
     ["rungs jobs --help", "what else can be done about them"],
   ],
@@ -22,6 +24,8 @@ const root: Command = {
     logs: async () => (await import("./commands/logs.ts")).logs,
     down: async () => (await import("./commands/down.ts")).down,
     jobs: async () => (await import("./commands/jobs.ts")).jobs,
+    cache: async () => (await import("./commands/cache.ts")).cache,
+    cdn: async () => (await import("./commands/cdn.ts")).cdn,
   },
 };
 

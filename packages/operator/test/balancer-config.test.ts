@@ -25,6 +25,7 @@ const balancer: Balancer = {
   limits: {
     ...{ bodyBytes: 1_048_576, headersMs: 10_000, bodyMs: 30_000, answerMs: 35_000, connectMs: 500 },
     ...{ keepAliveMs: 60_000, upstreamKeepAliveMs: 2_000, headersBytes: 16_384 },
+    underWayMax: { signedIn: 768, anonymous: 384, bot: 192 },
   },
   routes: { uploads: [], streams: [], hidden: [] },
 };

@@ -25,6 +25,7 @@ export const up: Command = {
     ["rungs up --rung 2", "nginx, four web processes, Redis and the database"],
     ["rungs up --rung 2 --port 8080 --processes 2", "the same, smaller and elsewhere"],
     ["rungs up --rung 2 --balancer haproxy", "another load balancer"],
+    ["rungs up --rung 3", "the same with a shared cache, and Varnish in front"],
     ["rungs up --rung 2 --dry-run", "what would start"],
     ["rungs up --rung 2 --json", "one line of JSON when it is ready"],
   ],
@@ -86,13 +87,15 @@ async function untilAsked(stack: Stack, signal: AbortSignal): Promise<void> {
   clearInterval(keepAlive);
 }
 
-function summaryOf({ embedded, hasRedis, processes, balancer, app }: StackPlan): string {
+function summaryOf({ embedded, hasRedis, hasCache, hasVarnish, processes, balancer, app }: StackPlan): string {
   return [
     ...(embedded === 0 ? ["databases of yours"] : [counted(embedded, "embedded database")]),
     ...(hasRedis ? ["Redis"] : []),
+    ...(hasCache ? ["Redis as cache"] : []),
     ...app.companions.map(({ name }) => name),
     processes === 1 ? "1 web process" : `${processes} web processes`,
     ...(balancer === undefined ? [] : [balancer]),
+    ...(hasVarnish ? ["Varnish"] : []),
   ].join(", ");
 }
 
@@ -116,12 +119,13 @@ interface PlannedPart {
 }
 
 function plannedParts(plan: StackPlan): PlannedPart[] {
-  const { embedded, hasRedis, processes, places, balancer, app, topology } = plan;
+  const { embedded, hasRedis, hasCache, hasVarnish, processes, places, balancer, app, topology } = plan;
   const before: PlannedPart[] = [
     ...(embedded === 0
       ? []
       : [{ part: "database", number: embedded, what: "embedded PostgreSQL, one a shard", needs: [] }]),
     ...(hasRedis ? [{ part: "redis", number: 1, what: "redis-server, for sessions", needs: [] }] : []),
+    ...(hasCache ? [{ part: "cache", number: 1, what: "redis-server, for the shared cache", needs: [] }] : []),
     ...app.companions.map(({ name, program }) => ({ part: name, number: 1, what: program, needs: [] })),
   ];
   const { host, port } = topology.web;
@@ -136,6 +140,7 @@ function plannedParts(plan: StackPlan): PlannedPart[] {
     },
     ...(balancer === undefined
       ? []
-      : [{ part: "balancer", number: 1, what: `${balancer} on ${listens}`, needs: ["web"] }]),
+      : [{ part: "balancer", number: 1, what: `${balancer} on ${hasVarnish ? "loopback" : listens}`, needs: ["web"] }]),
+    ...(hasVarnish ? [{ part: "varnish", number: 1, what: `Varnish on ${listens}`, needs: ["balancer"] }] : []),
   ];
 }

@@ -28,6 +28,7 @@ const field = z.strictObject({
       hidden: z.array(path).max(32).default([]),
     })
     .prefault({}),
+  cdn: z.strictObject({ files: z.array(path).max(32).default([]) }).prefault({}),
 });
 
 /** The app to run. */
@@ -39,6 +40,8 @@ export interface AppPackage {
   readonly app: string;
   readonly companions: readonly { readonly name: string; readonly program: string }[];
   readonly balancer: z.infer<typeof field>["balancer"];
+  /** `files`: path prefixes below which everything is the same for everybody, beside static files. */
+  readonly cdn: z.infer<typeof field>["cdn"];
 }
 
 const appFilesDefault = ["src/app.ts", "app.ts", "src/app.js", "app.js"];
@@ -62,7 +65,7 @@ export async function readAppPackage(from: string): Promise<AppPackage> {
     const [issue] = parsed.error.issues;
     throw new ConfigError("CONFIG_INVALID", `${file}: rungs.${issue?.path.join(".")}: ${issue?.message}.`);
   }
-  const { app, companions, balancer } = parsed.data;
+  const { app, companions, balancer, cdn } = parsed.data;
   return {
     name: typeof content.name === "string" ? content.name : folder,
     folder,
@@ -71,6 +74,7 @@ export async function readAppPackage(from: string): Promise<AppPackage> {
       companions.map(async ({ name, program }) => ({ name, program: await existing(folder, [program], file) })),
     ),
     balancer,
+    cdn,
   };
 }
 

@@ -44,6 +44,8 @@ export interface Balancer {
     readonly upstreamKeepAliveMs: number;
     /** All headers of a request together; not above the app's own 16 KiB. */
     readonly headersBytes: number;
+    /** Requests that wait for answers at once, streams and uploads aside: more are refused with 503 before they cost a process anything. */
+    readonly underWayMax: Readonly<Record<"signedIn" | "anonymous" | "bot", number>>;
   };
   readonly routes: BalancedRoutes;
 }

@@ -1,7 +1,7 @@
 /** What the launcher starts: parts of a stack, each with what it needs, how it is ready and how it ends. */
 
 /** What a part is there for. */
-export type Role = "database" | "sessions" | "companion" | "web" | "balancer";
+export type Role = "database" | "sessions" | "cache" | "companion" | "web" | "balancer" | "cdn";
 
 /** Where a part is in its life. */
 export type ComponentState = "waiting" | "starting" | "ready" | "draining" | "restarting" | "failed" | "stopped";

@@ -1,8 +1,10 @@
 /** Talks to the launcher of a folder. */
 import { request } from "node:http";
 import { UnavailableError } from "rungs";
+import type { OperatorAnswers, OperatorQuestion } from "rungs/operations";
 import { NotFoundError, ToldError } from "../exit-code.ts";
 import type { StackStatus } from "./component.ts";
+import type { Answered } from "./questions.ts";
 import { readRecord, runningLauncher } from "./stack-record.ts";
 
 const statusWithinMs = 10_000;
@@ -44,6 +46,28 @@ export async function askChange(
   throw noAnswer("it broke off");
 }
 
+/** Asks every web process, or one of them. Raises `NotFoundError` when nothing runs there. */
+export async function askWeb<Q extends OperatorQuestion>(
+  folder: string,
+  question: Q,
+  { of, signal }: { readonly of: "all" | "one"; readonly signal: AbortSignal },
+): Promise<Answered<OperatorAnswers[Q["about"]]>[]> {
+  if ((await runningLauncher(folder)) === undefined) throw nothingRuns(folder);
+  const lines = ask(
+    folder,
+    { method: "POST", path: `/ask?of=${of}`, body: JSON.stringify(question) },
+    AbortSignal.any([signal, AbortSignal.timeout(statusWithinMs)]),
+  );
+  for await (const line of lines) {
+    const said = JSON.parse(line) as
+      | Answered<OperatorAnswers[Q["about"]]>[]
+      | { error: ConstructorParameters<typeof ToldError>[0] };
+    if (Array.isArray(said)) return said;
+    throw new ToldError(said.error);
+  }
+  throw noAnswer("it broke off");
+}
+
 /** Nothing runs there. */
 export function nothingRuns(folder: string): NotFoundError {
   return new NotFoundError(`Nothing runs in ${folder}. Start it with: rungs up`);
@@ -52,7 +76,7 @@ export function nothingRuns(folder: string): NotFoundError {
 /** Yields the lines of the answer. */
 async function* ask(
   folder: string,
-  options: { readonly method: string; readonly path: string },
+  { body, ...options }: { readonly method: string; readonly path: string; readonly body?: string },
   signal: AbortSignal,
 ): AsyncGenerator<string> {
   const record = await readRecord(folder);
@@ -60,7 +84,7 @@ async function* ask(
   const response = await new Promise<import("node:http").IncomingMessage>((resolve, reject) => {
     const asked = request({ socketPath: record.control, agent: false, signal, ...options }, resolve);
     asked.once("error", reject);
-    asked.end();
+    asked.end(body);
   }).catch((error: NodeJS.ErrnoException) => {
     signal.throwIfAborted();
     throw noAnswer(

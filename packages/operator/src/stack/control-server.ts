@@ -1,17 +1,19 @@
 /**
  * How commands talk to a running launcher: HTTP on a unix socket that only the launcher's user can open.
  *
- * `GET /status` answers the status. `POST /restart`, `POST /scale?processes=N` and `POST /down` answer lines of JSON as they go on:
+ * `GET /status` answers the status. `POST /ask?of=all|one` takes a question to the web processes as JSON and answers a list of
+ * `{"process","answer"}` or `{"process","error"}`, see `questions.ts`. `POST /restart`, `POST /scale?processes=N` and `POST /down` answer lines of JSON as they go on:
  * `{"progress":TEXT}`, and at last `{"done":STATUS}` or `{"error":{"code","message"}}`.
  */
 import { chmodSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { createServer, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { ConfigError, RungsError } from "rungs";
 import type { StackStatus } from "./component.ts";
 import type { WebTier } from "./web-tier.ts";
 
 const processesMax = 256;
+const questionBytesMax = 1024 * 1024;
 
 /** Listens. `down` is called once somebody asks for the end; the socket closes when the stack has stopped. */
 export async function serveControl(
@@ -27,6 +29,14 @@ export async function serveControl(
       return follow(response, stack.status, async (progress) => {
         await stack.web.scale(processesOf(url.searchParams.get("processes")), progress);
       });
+    }
+    if (asked === "POST /ask") {
+      const of = url.searchParams.get("of") === "one" ? "one" : "all";
+      return void questionIn(request).then(
+        async (question) => answer(response, 200, await stack.web.question(question, of)),
+        () =>
+          answer(response, 400, { error: { code: "CONFIG_INVALID", message: "The question is too long or no JSON." } }),
+      );
     }
     if (asked === "POST /down") {
       answer(response, 202, stack.status());
@@ -53,6 +63,15 @@ export async function serveControl(
       await rm(path, { force: true });
     },
   };
+}
+
+async function questionIn(request: IncomingMessage): Promise<unknown> {
+  let text = "";
+  for await (const part of request.setEncoding("utf8")) {
+    text += part;
+    if (text.length > questionBytesMax) throw new Error("too long");
+  }
+  return JSON.parse(text);
 }
 
 function processesOf(text: string | null): number {

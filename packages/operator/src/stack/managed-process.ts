@@ -15,6 +15,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { UnavailableError } from "rungs";
 import type { ComponentState, ProcessReport, Role } from "./component.ts";
 import { LogFile } from "./log-file.ts";
+import { Questions } from "./questions.ts";
 
 /** How to run one server. */
 export interface ProcessPlan {
@@ -38,6 +39,8 @@ export interface ProcessPlan {
   readonly keepLine?: (line: string) => boolean;
   /** Gets each line of standard output, which then does not go into the log. */
   readonly onLine?: (line: string) => void;
+  /** Node, with a program that answers questions; default false. */
+  readonly hasChannel?: boolean;
   /** After an unexpected end, and after the start that followed it. */
   readonly onChange?: (state: ComponentState) => void;
 }
@@ -56,7 +59,7 @@ const supervisor = `
   n=0
   while [ $n -lt 80 ] && kill -0 $$; do sleep 0.1; n=$((n + 1)); done
   kill -s KILL -- -$$
-} </dev/null >/dev/null 2>&1 &
+} </dev/null >/dev/null 2>&1 4<&- &
 exec "$@" 3<&-
 `;
 
@@ -66,6 +69,7 @@ export class ManagedProcess {
   readonly log: LogFile;
   private readonly plan: ProcessPlan;
   private child: ChildProcess | undefined;
+  private questions: Questions | undefined;
   private startedAtMs = 0;
   private crashes = 0;
   private failuresInRow = 0;
@@ -96,6 +100,12 @@ export class ManagedProcess {
   /** Ends it by force, for a process that no longer answers; it is then started again like after any crash. */
   kill(): void {
     this.child?.kill("SIGKILL");
+  }
+
+  /** Asks the program; raises like `Questions.ask`. */
+  async ask(question: unknown): Promise<unknown> {
+    if (this.questions !== undefined && this.child?.connected === true) return this.questions.ask(question);
+    throw new UnavailableError("SERVER_START_FAILED", `${this.plan.name} does not run just now.`, { canRetry: true });
   }
 
   get pid(): number | undefined {
@@ -145,15 +155,16 @@ export class ManagedProcess {
   }
 
   private spawn(): ChildProcess {
-    const { command, args, folder, environment, onLine } = this.plan;
+    const { command, args, folder, environment, onLine, hasChannel = false } = this.plan;
     this.startedAtMs = Date.now();
     const child = spawn("/bin/sh", ["-c", supervisor, "rungs", command, ...args], {
       cwd: folder,
       env: environment,
       detached: true,
-      stdio: ["ignore", "pipe", "pipe", "pipe"],
+      stdio: ["ignore", "pipe", "pipe", "pipe", ...(hasChannel ? (["ipc"] as const) : [])],
     });
     this.child = child;
+    this.questions = hasChannel ? new Questions(child) : undefined;
     child.once("error", (error) => this.log.note(`could not be started: ${error.message}`));
     // The pipe breaks when the child ends first.
     child.stdio[3]?.on("error", () => {});

@@ -54,8 +54,16 @@ ${compression()}
 
     # Who asks for a page gets a page when nobody answers; programs get JSON.
     map $http_accept $unavailable_page { default /unavailable.json; "~*text/html" /unavailable.html; }
+    map $http_accept $refused_page     { default /refused.json; "~*text/html" /refused.html; }
+    map $status $refusal {
+        default "the request could not be understood";
+        413 "is too large";
+        414 "the address is too long";
+    }
 
 ${client(balancer)}
+
+${overload}
 
 ${upstream(balancer)}
 
@@ -75,6 +83,32 @@ function limits({ limits: { bodyBytes, headersMs, bodyMs, keepAliveMs, headersBy
     keepalive_timeout ${seconds(keepAliveMs)};
     keepalive_requests 10000;
     reset_timedout_connection on;`;
+}
+
+/** As the app tells them apart (web/overload.ts of rungs), so that both refuse the same requests first. */
+const overload = `    # Overload. A refusal here costs a fraction of one by a web process: more requests under way than these would wait too long
+    # anyway. Declared bots have the least room, who claims a session the most; health checks are never refused.
+    map $http_user_agent $is_bot {
+        default 0;
+        "~*(?<!\\bcu)bot\\b|crawl|spider|slurp|facebookexternalhit|preview|archiver|scrapy" 1;
+    }
+    map $http_cookie $has_session { default 0; "~(?:^|;\\s*)(?:__Host-)?session=" 1; }
+    map "$is_bot$has_session$http_authorization" $client_class { default signed_in; "~^1" bot; "00" anonymous; }
+    map $uri $is_probe { default 0; "~^/(healthz|readyz)$" 1; }
+    map "$is_probe$client_class" $bot_under_way       { default ""; 0bot one; }
+    map "$is_probe$client_class" $anonymous_under_way { default ""; 0anonymous one; }
+    map "$is_probe$client_class" $signed_in_under_way { default ""; 0signed_in one; }
+    limit_conn_zone $bot_under_way zone=bot:32k;
+    limit_conn_zone $anonymous_under_way zone=anonymous:32k;
+    limit_conn_zone $signed_in_under_way zone=signed_in:32k;
+    limit_conn_status 503;
+    limit_conn_log_level info;`;
+
+function underWay({ limits: { underWayMax } }: Balancer): string {
+  const { bot, anonymous, signedIn } = underWayMax;
+  return `            limit_conn bot ${bot};
+            limit_conn anonymous ${anonymous};
+            limit_conn signed_in ${signedIn};`;
 }
 
 function compression(): string {
@@ -131,14 +165,17 @@ function server(balancer: Balancer, { pages }: NginxPlaces): string {
 ${forwarding(balancer)}
 
         location / {
+${underWay(balancer)}
             # Who sends a key to tell repetitions by (Idempotency-Key) may have the request sent twice.
             if ($http_idempotency_key) { return 418; }
             error_page 418 = @keyed;
+            error_page 400 413 414 $refused_page;
             error_page 502 503 504 $unavailable_page;
             recursive_error_pages on;
             proxy_pass http://web;
         }
         location @keyed {
+${underWay(balancer)}
             proxy_pass http://web;
             proxy_next_upstream error timeout non_idempotent;
         }
@@ -157,6 +194,26 @@ ${hidden.join("\n")}
             add_header Cache-Control no-store always;
             add_header X-Request-Id $request_id always;
             add_header X-Content-Type-Options nosniff always;
+        }
+
+        # What this balancer refuses itself is said as the app says it. Too large headers (494) are a bad request too.
+        error_page 400 413 414 $refused_page;
+        error_page 494 =400 $refused_page;
+        location = /refused.json {
+            internal;
+            add_header Cache-Control no-store always;
+            add_header X-Request-Id $request_id always;
+            add_header X-Content-Type-Options nosniff always;
+            default_type application/json;
+            return 200 '{"errors":{"body":["$refusal"]}}';
+        }
+        location = /refused.html {
+            internal;
+            add_header Cache-Control no-store always;
+            add_header X-Request-Id $request_id always;
+            add_header X-Content-Type-Options nosniff always;
+            default_type text/html;
+            return 200 '<!doctype html><html lang="en"><title>Refused</title><p>Refused: $refusal.</p></html>';
         }
     }`;
 }

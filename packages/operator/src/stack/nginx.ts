@@ -108,7 +108,8 @@ async function workFolder(folder: string): Promise<string> {
   return work;
 }
 
-async function isOpen(path: string): Promise<boolean> {
+/** Whether every user can pass through the folder and all above it. */
+export async function isOpen(path: string): Promise<boolean> {
   for (let at = path; ; at = dirname(at)) {
     if (((await stat(at)).mode & 0o001) === 0) return false;
     if (at === dirname(at)) return true;

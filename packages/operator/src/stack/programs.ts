@@ -8,7 +8,7 @@ import type { CommandContext } from "../command.ts";
 /** A program that a stack may need. */
 export interface ServerProgram {
   readonly name: string;
-  /** Package of Debian and Ubuntu. */
+  /** Packages of Debian and Ubuntu, a space between them. */
   readonly apt: string;
   /** Package of Homebrew. */
   readonly brew: string;
@@ -19,6 +19,8 @@ export const serverPrograms = {
   nginx: { name: "nginx", apt: "nginx", brew: "nginx" },
   haproxy: { name: "haproxy", apt: "haproxy", brew: "haproxy" },
   redis: { name: "redis-server", apt: "redis-server", brew: "redis" },
+  // It compiles its settings with a C compiler, which Debian's package brings.
+  varnish: { name: "varnishd", apt: "varnish varnish-modules", brew: "varnish" },
 } as const satisfies Record<string, ServerProgram>;
 
 /** Debian keeps servers where only root's PATH looks. */
@@ -58,7 +60,7 @@ export async function ensurePrograms(
   const isMissing = ({ name }: ServerProgram) => findProgram(name, environment) === undefined;
   const missing = programs.filter(isMissing);
   if (missing.length === 0) return;
-  const packages = missing.map(({ apt }) => apt);
+  const packages = missing.flatMap(({ apt }) => apt.split(" "));
   const names = missing.map(({ name }) => name).join(" and ");
   if (canInstall(environment)) {
     const command = `apt-get install ${packages.join(" ")}`;

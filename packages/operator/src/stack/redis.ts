@@ -1,4 +1,4 @@
-/** Redis for sessions: on loopback, with a password, and with what it holds on disk. */
+/** Redis of a stack, on loopback and with a password: for sessions, with what it holds on disk; or for the cache, in memory alone. */
 import { mkdir } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -8,6 +8,8 @@ import { writePrivate } from "./secrets.ts";
 
 export interface RedisOptions {
   readonly name: string;
+  /** "sessions" keeps all it was given; "cache" lets go of what was not used lately. */
+  readonly role: "sessions" | "cache";
   readonly program: string;
   readonly folder: string;
   readonly logFolder: string;
@@ -15,9 +17,15 @@ export interface RedisOptions {
   readonly password: string;
 }
 
-/** Its configuration. Sessions are data: never evicted, written to disk every second. */
-export function redisConfig({ port, password, data }: { port: number; password: string; data: string }): string {
-  return `# Redis for sessions. Written by rungs up at each start: changes here are lost.
+/** Its configuration. Sessions are data: never evicted, written to disk every second. A cache is none. */
+export function redisConfig(options: {
+  readonly port: number;
+  readonly password: string;
+  readonly data: string;
+  readonly role: RedisOptions["role"];
+}): string {
+  const { port, password, data, role } = options;
+  return `# Redis for ${role === "cache" ? "the cache" : "sessions"}. Written by rungs up at each start: changes here are lost.
 bind 127.0.0.1
 port ${port}
 protected-mode yes
@@ -25,13 +33,7 @@ requirepass ${password}
 daemonize no
 dir ${JSON.stringify(data)}
 
-# A session that was given out must not vanish: a full memory refuses new ones instead, and a restart finds all of them, but for
-# the last second.
-maxmemory 256mb
-maxmemory-policy noeviction
-appendonly yes
-appendfsync everysec
-save ""
+${role === "cache" ? cacheKeeping : sessionKeeping}
 
 # Only what fills memory at once counts as a runaway client.
 tcp-keepalive 60
@@ -40,13 +42,27 @@ loglevel notice
 `;
 }
 
+const sessionKeeping = `# A session that was given out must not vanish: a full memory refuses new ones instead, and a restart finds all of them, but for
+# the last second.
+maxmemory 256mb
+maxmemory-policy noeviction
+appendonly yes
+appendfsync everysec
+save ""`;
+
+const cacheKeeping = `# Whatever is missing is read from the database: a full memory lets go of what was used least lately, and a restart begins empty.
+maxmemory 256mb
+maxmemory-policy allkeys-lru
+appendonly no
+save ""`;
+
 /** Makes the component; the files are written when it starts. */
-export function redisComponent({ name, program, folder, logFolder, port, password }: RedisOptions): Component {
+export function redisComponent({ name, role, program, folder, logFolder, port, password }: RedisOptions): Component {
   const place = join(folder, name);
   const configFile = join(place, "redis.conf");
   const redis = new ManagedProcess({
     name,
-    role: "sessions",
+    role,
     command: program,
     args: [configFile],
     folder,
@@ -57,12 +73,12 @@ export function redisComponent({ name, program, folder, logFolder, port, passwor
   });
   return {
     name,
-    role: "sessions",
+    role,
     needs: [],
     plan: `${program} ${configFile}`,
     async start(signal) {
       await mkdir(place, { recursive: true, mode: 0o700 });
-      await writePrivate(configFile, redisConfig({ port, password, data: place }));
+      await writePrivate(configFile, redisConfig({ port, password, role, data: place }));
       await redis.start(signal);
     },
     stop: () => redis.stop(),

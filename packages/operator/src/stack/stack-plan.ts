@@ -21,15 +21,25 @@ export interface StackPlan {
   readonly embedded: number;
   /** Whether a Redis for sessions is started here. */
   readonly hasRedis: boolean;
+  /** Whether a Redis for the shared cache is started here. */
+  readonly hasCache: boolean;
+  /** Whether a Varnish is started here, in front of the balancer. */
+  readonly hasVarnish: boolean;
   readonly programs: readonly ServerProgram[];
-  /** The topology of a web process that listens there. */
-  readonly webTopology: (port: number) => Topology;
+  /** The topology of a web process that listens there; `purgePort`: of the Varnish started here. */
+  readonly webTopology: (port: number, purgePort?: number) => Topology;
 }
 
 /** Name of the variable that holds the address of a shard. */
 export const shardVariable = (index: number) => `RUNGS_SHARD_${index}_URL`;
 /** Name of the variable that the preset of rung 2 names for sessions. */
 export const redisVariable = "REDIS_URL";
+/** Name of the variable that the preset of rung 3 names for the shared cache. */
+export const cacheVariable = "CACHE_URL";
+/** Name of the variable that holds the secret of purges at a Varnish started here. */
+export const purgeVariable = "RUNGS_PURGE_SECRET";
+/** Its file among the stack's secrets. */
+export const purgeSecretFile = "purge-secret";
 
 /** Most web processes that scaling reaches without a change of the balancer. */
 const placesOf = (processes: number) => Math.max(12, processes * 2);
@@ -44,7 +54,9 @@ export function planStack(options: {
   readonly folder: string;
   readonly environment: Readonly<Record<string, string | undefined>>;
 }): StackPlan {
-  const { topology, app, folder, environment } = options;
+  const { app, folder, environment } = options;
+  const { topology } = options;
+  const hasVarnish = topology.cdn?.provider === "varnish" && topology.cdn.addresses === undefined;
   const { processes, balancer } = topology.web;
   if (processes > 1 && balancer === undefined) {
     throw new ConfigError(
@@ -52,10 +64,21 @@ export function planStack(options: {
       `web.processes is ${processes}, and several need a balancer in front: --balancer nginx, or web: { balancer: "nginx" }.`,
     );
   }
+  if (hasVarnish && balancer === undefined) {
+    throw new ConfigError(
+      "CONFIG_INVALID",
+      'cdn.provider "varnish" stands in front of a balancer: --balancer nginx, or web: { balancer: "nginx" }.',
+    );
+  }
   const { shards } = topology.database;
   const embedded = typeof shards === "number" ? shards : 0;
-  const webTopology = (port: number): Topology => ({
+  const webTopology = (port: number, purgePort = 1): Topology => ({
     ...topology,
+    ...(hasVarnish
+      ? {
+          cdn: { provider: "varnish", addresses: [`http://127.0.0.1:${purgePort}`], token: env(purgeVariable) },
+        }
+      : {}),
     dataDirectory: folder,
     web: {
       ...topology.web,
@@ -74,7 +97,10 @@ export function planStack(options: {
   });
   refuseUnsupported(webTopology(1));
   const { url } = topology.sessions;
-  const isOurs = url instanceof Secret && url.variable === redisVariable && (environment[redisVariable] ?? "") === "";
+  const isOursBy = (address: unknown, variable: string) =>
+    address instanceof Secret && address.variable === variable && (environment[variable] ?? "") === "";
+  const hasRedis = isOursBy(url, redisVariable);
+  const hasCache = isOursBy(topology.cache.url, cacheVariable);
   return {
     rung: rungOf(topology),
     app,
@@ -84,10 +110,13 @@ export function planStack(options: {
     processes,
     places: balancer === undefined ? 1 : placesOf(processes),
     embedded,
-    hasRedis: isOurs,
+    hasRedis,
+    hasCache,
+    hasVarnish,
     programs: [
-      ...(isOurs ? [serverPrograms.redis] : []),
+      ...(hasRedis || hasCache ? [serverPrograms.redis] : []),
       ...(balancer === undefined ? [] : [serverPrograms[balancer]]),
+      ...(hasVarnish ? [serverPrograms.varnish] : []),
     ],
     webTopology,
   };

@@ -6,7 +6,7 @@
  */
 import { mkdir } from "node:fs/promises";
 import { ConfigError } from "rungs";
-import { balancerOf } from "./balancer-of.ts";
+import { balancerOf, edgeOf } from "./balancer-of.ts";
 import { type CompanionComponent, companionComponent } from "./companion.ts";
 import type { Component, ProcessReport, StackStatus } from "./component.ts";
 import { controlPath } from "./control-path.ts";
@@ -22,8 +22,11 @@ import { findProgram } from "./programs.ts";
 import { redisComponent } from "./redis.ts";
 import { generatedSecret, privateFolder } from "./secrets.ts";
 import {
+  cacheVariable,
   foldersOf,
   publicAddress,
+  purgeSecretFile,
+  purgeVariable,
   redisVariable,
   type StackPlan,
   shardAddresses,
@@ -31,6 +34,7 @@ import {
 } from "./stack-plan.ts";
 import { clearUp, holdFolder, readRecord, type StackRecord, writeRecord } from "./stack-record.ts";
 import { startAll, stopAll } from "./start-order.ts";
+import { varnishComponent } from "./varnish.ts";
 import { webComponent } from "./web-component.ts";
 import type { WebTier } from "./web-tier.ts";
 
@@ -139,6 +143,8 @@ async function portsOf(plan: StackPlan, before: Readonly<Record<string, number>>
   const names = [
     ...(plan.topology.web.port === 0 ? ["app"] : []),
     ...(plan.hasRedis ? ["redis"] : []),
+    ...(plan.hasCache ? ["cache"] : []),
+    ...(plan.hasVarnish ? ["balancer", "purge"] : []),
     ...(plan.balancer === undefined ? [] : Array.from({ length: plan.places }, (_, index) => `web-${index + 1}`)),
   ];
   return choosePorts(names, before);
@@ -183,21 +189,23 @@ async function partsOf(
       environment: { ...environment, RUNGS_DIR: folder, RUNGS_APP_URL: app },
     }),
   );
-  const redisPassword = plan.hasRedis ? await generatedSecret(secrets, "redis-password") : "";
-  const redis = plan.hasRedis
-    ? [
-        redisComponent({
-          ...{ name: "redis", folder, logFolder: logs, password: redisPassword },
-          program: findProgram("redis-server", environment) as string,
-          port: ports["redis"] as number,
-        }),
-      ]
-    : [];
-  const before = [...databases, ...companions, ...redis];
+  const redis: { readonly component: Component; readonly variable: string; readonly url: string }[] = [];
+  const addRedis = async (name: string, role: "sessions" | "cache", variable: string) => {
+    const password = await generatedSecret(secrets, `${name}-password`);
+    const port = ports[name] as number;
+    const program = findProgram("redis-server", environment) as string;
+    const component = redisComponent({ name, role, program, folder, logFolder: logs, port, password });
+    redis.push({ component, variable, url: `redis://:${password}@127.0.0.1:${port}/0` });
+  };
+  if (plan.hasRedis) await addRedis("redis", "sessions", redisVariable);
+  if (plan.hasCache) await addRedis("cache", "cache", cacheVariable);
+  const purgeSecret = plan.hasVarnish ? await generatedSecret(secrets, purgeSecretFile) : "";
+  const before = [...databases, ...companions, ...redis.map(({ component }) => component)];
   let balancer: BalancerComponent | undefined;
   const web = webComponent({
     plan,
     logs,
+    ...(plan.hasVarnish ? { purgePort: ports["purge"] as number } : {}),
     needs: before.map(({ name }) => name),
     ...(onWebFailure === undefined ? {} : { onFailure: onWebFailure }),
     places:
@@ -212,7 +220,8 @@ async function partsOf(
       ...Object.assign({}, ...companions.map((companion) => companion.provided())),
       ...shardAddresses(topology, environment),
       ...Object.fromEntries(databases.map((database, index) => [shardVariable(index), database.url()])),
-      ...(plan.hasRedis ? { [redisVariable]: `redis://:${redisPassword}@127.0.0.1:${ports["redis"]}/0` } : {}),
+      ...Object.fromEntries(redis.map(({ variable, url }) => [variable, url])),
+      ...(plan.hasVarnish ? { [purgeVariable]: purgeSecret } : {}),
       RUNGS_DIR: folder,
     }),
     ...(plan.balancer === undefined
@@ -231,11 +240,22 @@ async function partsOf(
       program: findProgram(plan.balancer, environment) as string,
       ...{ folder, logFolder: logs, environment },
       needs: ["web"],
-      probe: (signal) => expectOk(`${app}/readyz`, signal),
+      probe: (signal) => expectOk(`${plan.hasVarnish ? `http://127.0.0.1:${ports["balancer"]}` : app}/readyz`, signal),
       isInUse: (port) => web.isInUse(port),
     });
   }
-  return { components: [...before, web, ...(balancer === undefined ? [] : [balancer])], web };
+  const edge = plan.hasVarnish
+    ? await varnishComponent({
+        edge: edgeOf(plan, { ports, secret: purgeSecret }),
+        program: findProgram("varnishd", environment) as string,
+        ...{ folder, logFolder: logs, environment, needs: ["balancer"] },
+        listen: { host: topology.web.host, port: appPort },
+        purgePort: ports["purge"] as number,
+        probe: (signal) => expectOk(`${app}/readyz`, signal),
+      })
+    : undefined;
+  const inFront = [...(balancer === undefined ? [] : [balancer]), ...(edge === undefined ? [] : [edge])];
+  return { components: [...before, web, ...inFront], web };
 }
 
 /** Keeps the record up to date with the processes there are. */

@@ -18,10 +18,12 @@ export function webComponent(
     readonly plan: StackPlan;
     readonly logs: string;
     readonly places: readonly Place[];
+    /** Of the Varnish started here. */
+    readonly purgePort?: number;
     readonly environment: () => Readonly<Record<string, string | undefined>>;
   } & Pick<WebTierOptions, "needs" | "balancer" | "onFailure">,
 ): WebTier {
-  const { plan, logs, places, environment, needs, balancer, onFailure } = options;
+  const { plan, logs, places, environment, needs, balancer, onFailure, purgePort } = options;
   const { app, folder } = plan.app;
   return webTier({
     places,
@@ -31,7 +33,7 @@ export function webComponent(
     ...(balancer === undefined ? {} : { balancer }),
     ...(onFailure === undefined ? {} : { onFailure }),
     processIn({ name, port }) {
-      const topology = plan.webTopology(port);
+      const topology = plan.webTopology(port, purgePort);
       return {
         name,
         role: "web",
@@ -41,6 +43,7 @@ export function webComponent(
         folder,
         environment: { ...environment(), [webSettingsVariable]: writeWebSettings({ app, name, topology }) },
         port,
+        hasChannel: true,
         logFolder: logs,
         probe: (signal) => expectOk(`${publicAddress(topology.web.host, port)}/readyz`, signal),
         startTimeoutMs: 60_000,

@@ -4,6 +4,7 @@ import { pino } from "pino";
 import { type AppDefinition, ConfigError, createLifecycle, RungsError, runUntilSignal } from "rungs";
 import { startApp } from "rungs/app";
 import { resolveTopology } from "rungs/topology";
+import { answerLauncher } from "./questions.ts";
 import { type WebSettings, webSettingsVariable } from "./web-settings.ts";
 
 async function main(): Promise<void> {
@@ -20,7 +21,10 @@ async function main(): Promise<void> {
   const lifecycle = createLifecycle({ log });
   const errors = await runUntilSignal(() => lifecycle.stop(), {
     log,
-    start: async () => void (await startApp(await definitionIn(app), { topology, log, lifecycle })),
+    start: async () => {
+      const running = await startApp(await definitionIn(app), { topology, log, lifecycle });
+      answerLauncher((question) => running.answerOperator(question));
+    },
   });
   process.exitCode = errors.length > 0 ? 1 : 0;
 }

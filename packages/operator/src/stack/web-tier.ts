@@ -15,6 +15,7 @@ import { ConfigError, UnavailableError } from "rungs";
 import type { Component, ProcessReport } from "./component.ts";
 import { statusOf } from "./http-probe.ts";
 import { ManagedProcess, type ProcessPlan } from "./managed-process.ts";
+import { type Answered, toldOf } from "./questions.ts";
 
 /** A place for a process. */
 export interface Place {
@@ -50,6 +51,8 @@ export interface WebTier extends Component {
   scale(processes: number, progress: Progress): Promise<void>;
   /** Whether a process is meant to listen on this port. */
   isInUse(port: number): boolean;
+  /** Asks every process that is ready, or the first of them that answers. */
+  question(question: unknown, of: "all" | "one"): Promise<Answered<unknown>[]>;
 }
 
 const silentMsMaxDefault = 10_000;
@@ -100,6 +103,23 @@ class Tier implements WebTier {
 
   isInUse(port: number): boolean {
     return [...this.running.keys()].some((place) => place.port === port);
+  }
+
+  async question(question: unknown, of: "all" | "one"): Promise<Answered<unknown>[]> {
+    const ready = [...this.running].filter(([, process]) => process.state === "ready");
+    const askIt = ([place, process]: [Place, ManagedProcess]): Promise<Answered<unknown>> =>
+      process.ask(question).then(
+        (answer) => ({ process: place.name, answer }),
+        (error: unknown) => ({ process: place.name, error: toldOf(error) }),
+      );
+    if (of === "all") return Promise.all(ready.map(askIt));
+    const failures: Answered<unknown>[] = [];
+    for (const entry of ready) {
+      const said = await askIt(entry);
+      if ("answer" in said) return [said];
+      failures.push(said);
+    }
+    return failures.slice(-1);
   }
 
   restart(progress: Progress): Promise<void> {

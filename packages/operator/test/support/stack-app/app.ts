@@ -3,6 +3,7 @@ import { appendFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { defineApp, defineService } from "rungs";
+import type {} from "rungs/cdn/fastify";
 import { serveLive } from "rungs/live/fastify";
 
 interface Tables {
@@ -17,7 +18,7 @@ const app = defineService<Tables>("app", {
       shards: { up: "create table writes (user_id text primary key)", down: "drop table writes" },
     },
   ],
-  routes: (fastify, { db, environment, live }) => {
+  routes: (fastify, { cache, db, environment, live }) => {
     fastify.get("/read", async () => ({ pid: process.pid }));
     fastify.get("/slow", async (request) => {
       const { ms = "300" } = request.query as { ms?: string };
@@ -43,6 +44,22 @@ const app = defineService<Tables>("app", {
       headers: request.headers,
       helper: environment["HELPER_URL"] ?? null,
     }));
+    // Shared by the CDN; another number whenever it was made anew.
+    fastify.get("/shared", { config: { cache: { sharedMaxAgeMs: 60_000 } } }, async (_request, reply) => {
+      reply.cacheTag("numbers");
+      return { number: performance.timeOrigin + performance.now() };
+    });
+    // Cached in the processes and, where there is one, in the shared level; another number whenever it was loaded anew.
+    fastify.get("/cached/:id", async (request) => {
+      const { id } = request.params as { id: string };
+      const load = async () => (id === "none" ? undefined : { number: performance.timeOrigin + performance.now() });
+      const found = await cache.read(`number:${id}`, { ttlMs: 60_000, tags: ["numbers", `number:${id}`] }, load);
+      return { pid: process.pid, number: found?.number ?? null };
+    });
+    fastify.post("/bump", async () => {
+      await db.for("bump").transaction(async (tx) => tx.invalidate("numbers"));
+      return {};
+    });
     fastify.get("/large", async () => ({ text: "abc ".repeat(5_000) }));
     fastify.get("/internal/secret", async () => ({ secret: true }));
     fastify.get("/block", async (request) => {
