@@ -1,25 +1,28 @@
-/** What people do with Conduit over its API, the same at every number of shards. */
+/** What people do with Conduit over its API, the same at every rung and number of shards. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Client, client, registered } from "./support/client.ts";
-import { startConduit, type TestConduit } from "./support/conduit.ts";
+import { type ConduitAtRung, startConduitAt, targets } from "./support/rungs.ts";
 
-describe.each([
-  { shards: 1, cache: "on" },
-  { shards: 3, cache: "on" },
-  { shards: 3, cache: "off" },
-] as const)("Conduit on $shards shard(s), cache $cache", ({ shards, cache }) => {
-  let conduit: TestConduit;
+describe.each(
+  targets([
+    { shards: 1, cache: "on" },
+    { shards: 3, cache: "on" },
+    { shards: 3, cache: "off" },
+  ]),
+)("at $title", (target) => {
+  const { shards, processes } = target;
+  let conduit: ConduitAtRung;
   let ann: Client;
   let bob: Client;
   let nobody: Client;
 
   beforeAll(async () => {
-    conduit = await startConduit({ shards, cache });
+    conduit = await startConduitAt(target);
     nobody = client(conduit.url);
     ann = await registered(conduit.url, "ann");
     bob = await registered(conduit.url, "bob");
   });
-  afterAll(() => conduit.stop());
+  afterAll(() => conduit?.stop());
 
   const publish = async (who: Client, title: string, tagList: string[] = []) => {
     const answer = await who.post("/articles", { article: { title, description: "about", body: "text", tagList } });
@@ -297,4 +300,14 @@ describe.each([
     // Twelve people on one of three shards by chance: 3 in 531,441.
     expect(new Set(owners).size).toBeGreaterThanOrEqual(Math.min(shards, 2));
   });
+
+  if (processes > 1) {
+    it("had all of it answered by every process in turn", async () => {
+      // The balancer writes its log once a second.
+      await expect
+        .poll(async () => Math.min(...(await conduit.requestsByProcess()).values()), { timeout: 5_000 })
+        .toBeGreaterThan(20);
+      expect((await conduit.requestsByProcess()).size).toBe(processes);
+    });
+  }
 });

@@ -1,6 +1,6 @@
-/** Uploads over HTTP: sent, processed in the background, shown, deleted; the same at every number of shards. */
+/** Uploads over HTTP: sent, processed in the background, shown, deleted; the same at every rung and number of shards. */
 import { readdir, utimes } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import sharp from "sharp";
@@ -9,11 +9,17 @@ import type { Upload } from "../src/domain/model.ts";
 import { orphansDue, videosDue } from "../src/media/media-events.ts";
 import { originalKey, originalPrefix, renditionPrefix } from "../src/media/upload-rules.ts";
 import { type Client, client, registered } from "./support/client.ts";
-import { startConduit, type TestConduit } from "./support/conduit.ts";
-import { picture, untilState, upload, video } from "./support/media.ts";
+import { type OwnFfmpeg, ownFfmpeg, picture, untilState, upload, video } from "./support/media.ts";
+import { type ConduitAtRung, metricSum, startConduitAt, targets } from "./support/rungs.ts";
 
-describe.each([1, 3])("uploads on %i shard(s)", (shards) => {
-  let conduit: TestConduit;
+describe.each(
+  targets([
+    { shards: 1, cache: "on" },
+    { shards: 3, cache: "on" },
+  ]),
+)("uploads at $title", (target) => {
+  let conduit: ConduitAtRung;
+  let ffmpeg: OwnFfmpeg;
   let alice: Client;
   let bob: Client;
   let nobody: Client;
@@ -21,16 +27,17 @@ describe.each([1, 3])("uploads on %i shard(s)", (shards) => {
   let film: Buffer;
 
   beforeAll(async () => {
-    [photo, film] = await Promise.all([picture(), video()]);
-    conduit = await startConduit({ shards });
+    [photo, film, ffmpeg] = await Promise.all([picture(), video(), ownFfmpeg()]);
+    conduit = await startConduitAt(target, { environment: ffmpeg.environment });
     nobody = client(conduit.url);
     alice = await registered(conduit.url, "alice");
     bob = await registered(conduit.url, "bob");
   });
-  afterAll(() => conduit?.stop());
+  afterAll(async () => {
+    await conduit?.stop();
+    await ffmpeg?.remove();
+  });
 
-  /** What the running app reads its settings from. */
-  const environment = () => conduit.app.context.environment as Record<string, string | undefined>;
   const send = (who: Client, purpose: string, file: Buffer, name?: string) =>
     upload(conduit.url, who, purpose, file, name);
   const sent = async (purpose: string, file: Buffer, name?: string): Promise<Upload> => {
@@ -148,8 +155,10 @@ describe.each([1, 3])("uploads on %i shard(s)", (shards) => {
     expect((await send(nobody, "image", photo)).status).toBe(401);
     expect((await alice.get(`/uploads/${mine.id}`)).body.upload.state).toBe("ready");
     for (const id of ["1", "..", "%00", mine.id.toUpperCase(), "ffffffff-ffff-7fff-bfff-ffffffffffff"]) {
-      expect([id, (await alice.get(`/uploads/${id}`)).status]).toEqual([id, 404]);
-      expect([id, (await alice.delete(`/uploads/${id}`)).status]).toEqual([id, 404]);
+      // nginx refuses a zero byte before the app sees it.
+      const status = id === "%00" && target.rung > 1 ? 400 : 404;
+      expect([id, (await alice.get(`/uploads/${id}`)).status]).toEqual([id, status]);
+      expect([id, (await alice.delete(`/uploads/${id}`)).status]).toEqual([id, status]);
     }
   });
 
@@ -201,16 +210,13 @@ describe.each([1, 3])("uploads on %i shard(s)", (shards) => {
 
   /** Whether no message of the service waits or is at work. */
   async function idle(): Promise<boolean> {
-    const metrics = await (await get("/metrics")).text();
-    return [...metrics.matchAll(/queue_handler\{handler="media\.[a-z]+",kind="running"\} (\d+)/g)].every(
-      ([, running]) => running === "0",
-    );
+    return (await metricSum(conduit, /queue_handler\{handler="media\.[a-z]+",kind="running"\} (\d+)/)) === 0;
   }
 
   it("keeps a video while ffmpeg is missing, says what to install, and goes on by itself", {
     timeout: 90_000,
   }, async () => {
-    environment()["RUNGS_FFMPEG"] = "/nowhere/ffmpeg";
+    await ffmpeg.hide();
     const { id } = await sent("video", film);
     const waiting = await untilState(alice, id, "waiting", "ready", "failed");
     expect(waiting).toMatchObject({ state: "waiting", message: expect.stringMatching(/RUNGS_FFMPEG/) });
@@ -218,7 +224,7 @@ describe.each([1, 3])("uploads on %i shard(s)", (shards) => {
     await look();
     await new Promise((resolve) => setTimeout(resolve, 500));
     expect((await untilState(alice, id, "waiting", "ready", "failed")).state).toBe("waiting");
-    delete environment()["RUNGS_FFMPEG"];
+    await ffmpeg.show();
     await look();
     expect((await untilState(alice, id, "ready", "failed")).state).toBe("ready");
   });
@@ -233,7 +239,7 @@ describe.each([1, 3])("uploads on %i shard(s)", (shards) => {
     const old = [originalKey(owner, gone), `media/${owner}/${gone}/w640.webp`, `media/${owner}/${done.id}/stray.webp`];
     const young = `media/${owner}/${gone}/w1280.webp`;
     for (const key of old) await put(key);
-    const objects = join(dirname(dirname(conduit.app.dataDirectories[0] as string)), "objects");
+    const objects = join(conduit.folder, "objects");
     for (const entry of await readdir(objects, { recursive: true, withFileTypes: true })) {
       if (entry.isFile()) await utimes(join(entry.parentPath, entry.name), new Date(0), new Date(0));
     }
@@ -250,7 +256,7 @@ describe.each([1, 3])("uploads on %i shard(s)", (shards) => {
   });
 
   it("bounds what one user may have waiting, also when all is sent at once", async () => {
-    environment()["RUNGS_FFMPEG"] = "/nowhere/ffmpeg";
+    await ffmpeg.hide();
     const carl = await registered(conduit.url, "carl");
     const answers = await Promise.all(Array.from({ length: 14 }, () => send(carl, "video", film)));
     const statuses = answers.map(({ status }) => status).sort();
@@ -260,6 +266,6 @@ describe.each([1, 3])("uploads on %i shard(s)", (shards) => {
     const carlsId = answers.find(({ status }) => status === 202)?.body.upload.id;
     const originals = await stored(originalPrefix);
     expect(originals.filter((key) => key.includes(carlsId))).toHaveLength(1);
-    delete environment()["RUNGS_FFMPEG"];
+    await ffmpeg.show();
   });
 });

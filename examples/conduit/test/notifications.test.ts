@@ -1,4 +1,4 @@
-/** Notifications by the API and the live stream, against the real app on one shard and on three. */
+/** Notifications by the API and the live stream, against the real app at every rung. */
 import { type EventStreamClient, openEventStream } from "@rungs/contract/event-stream-client";
 import { uuidV7 } from "rungs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -8,15 +8,21 @@ import { createNotifications } from "../src/notifications/notifications.ts";
 import { tipCompleted } from "../src/payments/payment-events.ts";
 import { type Client, client, registered } from "./support/client.ts";
 import { startConduit, type TestConduit } from "./support/conduit.ts";
+import { type ConduitAtRung, openStreams, startConduitAt, targets } from "./support/rungs.ts";
 
 const wait = { timeout: 10_000, interval: 20 };
 
-describe.each([1, 3])("on %i shard(s)", (shards) => {
-  let conduit: TestConduit;
+describe.each(
+  targets([
+    { shards: 1, cache: "on" },
+    { shards: 3, cache: "on" },
+  ]),
+)("at $title", (target) => {
+  let conduit: ConduitAtRung;
   let count = 0;
 
   beforeAll(async () => {
-    conduit = await startConduit({ shards });
+    conduit = await startConduitAt(target);
   });
   afterAll(() => conduit?.stop());
 
@@ -241,7 +247,7 @@ describe.each([1, 3])("on %i shard(s)", (shards) => {
       method: "HEAD",
       headers: { authorization: `Token ${alice.token}` },
     });
-    expect([head.status, conduit.app.context.live.stats().streams]).toEqual([200, 0]);
+    expect([head.status, await openStreams(conduit)]).toEqual([200, 0]);
   });
 
   it("tells an article's open pages of new comments, also its author's own", async () => {

@@ -1,4 +1,4 @@
-/** Tips from end to end against the real app, its databases and the fake provider, on one shard and on several. */
+/** Tips from end to end against the real app, its databases and the fake provider, at every rung, on one shard and on several. */
 import { randomUUID } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -23,10 +23,16 @@ import {
   until,
   webhookOf,
 } from "./support/payments.ts";
+import { targets } from "./support/rungs.ts";
 
 let people = 0;
 
-describe.each([1, 3])("tips on %i shards", (shards) => {
+describe.each(
+  targets([
+    { shards: 1, cache: "on" },
+    { shards: 3, cache: "on" },
+  ]),
+)("tips at $title", (target) => {
   let conduit: PayingConduit;
   let ann: Client;
   let bob: Client;
@@ -46,9 +52,9 @@ describe.each([1, 3])("tips on %i shards", (shards) => {
     (await chargesOf(conduit.provider)).filter((charge) => charge.key === key);
 
   beforeAll(async () => {
-    conduit = await startPayingConduit({ shards });
-    bobName = `bob${shards}`;
-    ann = await registered(conduit.url, `ann${shards}`);
+    conduit = await startPayingConduit(target);
+    bobName = "bob";
+    ann = await registered(conduit.url, "ann");
     bob = await registered(conduit.url, bobName);
   }, 60_000);
   afterAll(() => conduit?.stop());
@@ -194,7 +200,8 @@ describe.each([1, 3])("tips on %i shards", (shards) => {
       expect((await client(conduit.url).get(path)).status).toBe(401);
     }
     for (const id of ["x", "%00", randomUUID(), `${randomUUID()}x`]) {
-      expect((await payer.get(`/tips/${id}`)).status).toBe(404);
+      // nginx refuses a zero byte before the app sees it.
+      expect((await payer.get(`/tips/${id}`)).status).toBe(id === "%00" && target.rung > 1 ? 400 : 404);
     }
   });
 

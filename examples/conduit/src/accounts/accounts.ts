@@ -172,8 +172,10 @@ export function createAccounts(options: AccountsOptions): Accounts {
       return accountOf(after);
     },
 
-    async profile(username, viewerId): Promise<Profile> {
-      return profileOf(await findProfile(username, viewerId));
+    async profile(username, viewerId, seen): Promise<Profile> {
+      const row = await findProfile(username, viewerId);
+      seen?.(userTag(row.user_id));
+      return profileOf(row);
     },
 
     async follow(viewerId, username): Promise<Profile> {

@@ -1,9 +1,10 @@
 /** The RealWorld JSON API: a thin face on Conduit's operations. Mounted under `/api`. */
-import type { FastifyInstance, FastifyRequest } from "fastify";
-import type { Account, AccountChange, Conduit, NewAccount, NewArticle } from "../domain/model.ts";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { Account, AccountChange, Conduit, NewAccount, NewArticle, Seen } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
 import type { ReceiveUpload } from "../media/media-routes.ts";
 import type { ServeFeed } from "../notifications/live-feed.ts";
+import { shared } from "../shared-answers.ts";
 import type { SignIn } from "../sign-in.ts";
 import { notificationRoutes } from "./notification-routes.ts";
 import { numberOf, pageOf, textOf, wrapped } from "./request.ts";
@@ -77,8 +78,8 @@ export function apiRoutes(api: FastifyInstance, options: ApiOptions): void {
     return { user: userOf(account, viewer.token) };
   });
 
-  api.get<Username>("/profiles/:username", answers.profile, async (request) => ({
-    profile: await accounts.profile(request.params.username, await optional(request)),
+  api.get<Username>("/profiles/:username", { ...answers.profile, config: shared }, async (request, reply) => ({
+    profile: await accounts.profile(request.params.username, await optional(request), seenBy(reply)),
   }));
   api.post<Username>("/profiles/:username/follow", answers.profile, async (request) => ({
     profile: await accounts.follow((await required(request)).userId, request.params.username),
@@ -87,14 +88,14 @@ export function apiRoutes(api: FastifyInstance, options: ApiOptions): void {
     profile: await accounts.unfollow((await required(request)).userId, request.params.username),
   }));
 
-  api.get("/articles", answers.articles, async (request) => {
+  api.get("/articles", { ...answers.articles, config: shared }, async (request, reply) => {
     const { query } = request;
     const filter = {
       tag: textOf(query, "tag"),
       author: textOf(query, "author"),
       favorited: textOf(query, "favorited"),
     };
-    return articles.list({ ...filter, ...pageOf(query) }, await optional(request));
+    return articles.list({ ...filter, ...pageOf(query) }, await optional(request), seenBy(reply));
   });
   api.get("/articles/feed", answers.articles, async (request) => {
     const { userId } = await required(request);
@@ -105,8 +106,8 @@ export function apiRoutes(api: FastifyInstance, options: ApiOptions): void {
     const article = await articles.create(userId, wrapped(request.body, "article") as unknown as NewArticle);
     return reply.code(201).send({ article });
   });
-  api.get<Slug>("/articles/:slug", answers.article, async (request) => ({
-    article: await articles.bySlug(request.params.slug, await lenient(request)),
+  api.get<Slug>("/articles/:slug", { ...answers.article, config: shared }, async (request, reply) => ({
+    article: await articles.bySlug(request.params.slug, await lenient(request), seenBy(reply)),
   }));
   api.put<Slug>("/articles/:slug", answers.article, async (request) => {
     const { userId } = await required(request);
@@ -123,8 +124,8 @@ export function apiRoutes(api: FastifyInstance, options: ApiOptions): void {
     article: await articles.unfavorite((await required(request)).userId, request.params.slug),
   }));
 
-  api.get<Slug>("/articles/:slug/comments", answers.comments, async (request) => ({
-    comments: await comments.list(request.params.slug, await optional(request)),
+  api.get<Slug>("/articles/:slug/comments", { ...answers.comments, config: shared }, async (request, reply) => ({
+    comments: await comments.list(request.params.slug, await optional(request), seenBy(reply)),
   }));
   api.post<Slug>("/articles/:slug/comments", answers.comment, async (request) => {
     const { userId } = await required(request);
@@ -141,7 +142,14 @@ export function apiRoutes(api: FastifyInstance, options: ApiOptions): void {
   tipRoutes(api, { tips: options.conduit.tips, required });
   notificationRoutes(api, { notifications, serveFeed: options.serveFeed, required });
 
-  api.get("/tags", answers.tags, async () => ({ tags: await articles.tags() }));
+  api.get("/tags", { ...answers.tags, config: shared }, async (_request, reply) => ({
+    tags: await articles.tags(seenBy(reply)),
+  }));
+}
+
+/** Names to the CDN what an answer shows. */
+function seenBy(reply: FastifyReply): Seen {
+  return (tag) => reply.cacheTag(tag);
 }
 
 /** The viewer; undefined when the request brings no token, "invalid" when it brings one that opens no session. */

@@ -2,7 +2,7 @@
 import type { Cache } from "rungs/cache";
 import type { Database, Directory, DirectoryReference } from "rungs/database";
 import { userTag } from "../accounts/accounts.ts";
-import type { Article, ArticlePreview } from "../domain/model.ts";
+import type { Article, ArticlePreview, Seen } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
 import type { Tables } from "../schema.ts";
 import { articleById, viewerFlags } from "./article-statements.ts";
@@ -13,6 +13,9 @@ export const cacheTimes = { ttlMs: 30_000, staleMs: 30_000 };
 export const articleTag = (articleId: string) => `article:${articleId}`;
 /** Cache tag of every page whose membership or order a new, changed or deleted article may alter. */
 export const listsTag = "articles";
+
+/** Cache tag of every page that shows the article's comments. */
+export const commentsTag = (articleId: string) => `comments:${articleId}`;
 
 /** Columns of an article's preview, as every article query selects them. */
 export interface PreviewRow {
@@ -89,6 +92,16 @@ export function articleReads(options: {
   }
 
   return { locate, read, flagsOf };
+}
+
+/** Tells which tags a row stands for. */
+export function tellSeen(seen: Seen | undefined, rows: readonly PreviewRow[]): void {
+  if (seen === undefined) return;
+  seen(listsTag);
+  for (const row of rows) {
+    seen(articleTag(row.article_id));
+    seen(userTag(row.author_id));
+  }
 }
 
 /** A preview in the API's shape. */

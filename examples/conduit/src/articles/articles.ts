@@ -12,6 +12,7 @@ import type {
   Articles,
   NewArticle,
   PageRequest,
+  Seen,
 } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
 import { comparable, inputs, parse } from "../domain/validation.ts";
@@ -28,6 +29,7 @@ import {
   listsTag,
   type PreviewRow,
   previewOf,
+  tellSeen,
 } from "./article-reads.ts";
 import {
   addFavorite,
@@ -74,10 +76,12 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
     throw new ProblemError(422, { title: ["has already been taken"] });
   }
 
-  async function listPage(filter: ArticleFilter): Promise<{ rows: readonly PreviewRow[]; count: number }> {
+  async function listPage(filter: ArticleFilter, seen?: Seen): Promise<{ rows: readonly PreviewRow[]; count: number }> {
     const { limit, offset } = parse(inputs.page, { limit: filter.limit, offset: filter.offset });
     const author = await userIdOf(filter.author);
     const favoritedBy = await userIdOf(filter.favorited);
+    if (typeof author === "string") seen?.(userTag(author));
+    if (typeof favoritedBy === "string") seen?.(favoritesTag(favoritedBy));
     if (author === null || favoritedBy === null) return { rows: [], count: 0 };
     const shape = { tag: filter.tag !== undefined, author: author !== undefined, favorited: favoritedBy !== undefined };
     const parameters = { tag: filter.tag ?? null, authorId: author ?? null, favoritedBy: favoritedBy ?? null };
@@ -142,8 +146,9 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
   return {
     locate,
 
-    async list(filter, viewerId): Promise<ArticlePage> {
-      const { rows, count } = await listPage(filter);
+    async list(filter, viewerId, seen): Promise<ArticlePage> {
+      const { rows, count } = await listPage(filter, seen);
+      tellSeen(seen, rows);
       return withFlags(rows, count, viewerId);
     },
 
@@ -160,8 +165,9 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
       return withFlags(rows, total(counts), viewerId);
     },
 
-    async bySlug(slug, viewerId): Promise<Article> {
+    async bySlug(slug, viewerId, seen): Promise<Article> {
       const row = await read(slug);
+      tellSeen(seen, [row]);
       const flags = await flagsOf([row], viewerId);
       return articleOf(row, flags.get(row.article_id) ?? anonymousFlags);
     },
@@ -261,8 +267,9 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
           .run(removeFavorite, { authorId: reference.key, articleId: reference.id, userId: viewerId }, effects),
       ),
 
-    tags: () =>
-      cache.read("tags", { ...cacheTimes, tags: [listsTag] }, async () => {
+    tags(seen) {
+      seen?.(listsTag);
+      return cache.read("tags", { ...cacheTimes, tags: [listsTag] }, async () => {
         const parts = await db.everywhere((shard) => shard.run(topTags, { limit: 1_000 }));
         const uses = new Map<string, number>();
         for (const part of parts) uses.set(part.tag, (uses.get(part.tag) ?? 0) + part.uses);
@@ -270,7 +277,8 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
           .sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
           .slice(0, tagsMax)
           .map(([tag]) => tag);
-      }),
+      });
+    },
   };
 
   async function changeFavorite(

@@ -3,13 +3,13 @@ import type { Clock } from "rungs";
 import type { Database, DirectoryReference } from "rungs/database";
 import { publication } from "rungs/queue";
 import { profilesByIds } from "../accounts/account-statements.ts";
-import { type ProfileRow, profileOf } from "../accounts/accounts.ts";
+import { type ProfileRow, profileOf, userTag } from "../accounts/accounts.ts";
 import type { Comment, Comments } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
 import { inputs, parse } from "../domain/validation.ts";
 import type { Tables } from "../schema.ts";
 import { articleCommented } from "./article-events.ts";
-import type { ArticleLookup } from "./article-reads.ts";
+import { type ArticleLookup, articleTag, commentsTag, listsTag } from "./article-reads.ts";
 import { articleExists } from "./article-statements.ts";
 import { addComment, commenterOf, commentsOfArticle, removeComment } from "./comment-statements.ts";
 
@@ -45,13 +45,18 @@ export function createComments(options: {
   }
 
   return {
-    async list(slug, viewerId): Promise<readonly Comment[]> {
+    async list(slug, viewerId, seen): Promise<readonly Comment[]> {
       const { key: authorId, id: articleId } = await find(slug);
       const rows = await db.for(authorId).run(commentsOfArticle, { authorId, articleId, limit: commentsMax });
       const writers = await profilesOf(
         rows.map((row) => row.commenter_id),
         viewerId,
       );
+      if (seen !== undefined) {
+        // An article that is deleted takes its comments along, and one of that name may come again.
+        for (const tag of [listsTag, articleTag(articleId), commentsTag(articleId)]) seen(tag);
+        for (const row of rows) seen(userTag(row.commenter_id));
+      }
       return rows.flatMap((row) => {
         const writer = writers.get(row.commenter_id);
         return writer === undefined ? [] : [commentOf(row, writer)];
@@ -67,6 +72,7 @@ export function createComments(options: {
           addComment,
           { ...comment, body, now },
           {
+            invalidate: [commentsTag(articleId)],
             publish: ([row]) =>
               row === undefined
                 ? []
@@ -86,7 +92,9 @@ export function createComments(options: {
       const [found] = await db.for(authorId).run(commenterOf, comment);
       if (found === undefined) throw new ProblemError(404, { comment: ["not found"] });
       if (found.commenter_id !== viewerId) throw new ProblemError(403, { comment: ["forbidden"] });
-      await db.for(authorId).run(removeComment, { ...comment, commenterId: viewerId });
+      await db
+        .for(authorId)
+        .run(removeComment, { ...comment, commenterId: viewerId }, { invalidate: [commentsTag(articleId)] });
     },
   };
 }

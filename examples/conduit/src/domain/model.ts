@@ -5,6 +5,12 @@
  * Every operation validates its input and raises {@link ProblemError} for what the user got wrong.
  */
 
+/**
+ * Hears the cache tags of what an operation read: what writes invalidate when they change it. So whoever keeps the answer, such as a
+ * CDN, learns when to let go of it.
+ */
+export type Seen = (tag: string) => void;
+
 /** A signed-in account, as its owner sees it. `id` is a UUIDv7 and the shard key of everything the user owns. */
 export interface Account {
   readonly id: string;
@@ -107,29 +113,29 @@ export interface Accounts {
   authenticate(input: { readonly email: string; readonly password: string }): Promise<Account>;
   byId(id: string): Promise<Account | undefined>;
   update(id: string, change: AccountChange): Promise<Account>;
-  profile(username: string, viewerId?: string): Promise<Profile>;
+  profile(username: string, viewerId?: string, seen?: Seen): Promise<Profile>;
   follow(viewerId: string, username: string): Promise<Profile>;
   unfollow(viewerId: string, username: string): Promise<Profile>;
 }
 
 /** Operations on articles, favourites and tags. */
 export interface Articles {
-  list(filter: ArticleFilter, viewerId?: string): Promise<ArticlePage>;
+  list(filter: ArticleFilter, viewerId?: string, seen?: Seen): Promise<ArticlePage>;
   /** Newest articles of the people the viewer follows. */
   feed(viewerId: string, page: PageRequest): Promise<ArticlePage>;
-  bySlug(slug: string, viewerId?: string): Promise<Article>;
+  bySlug(slug: string, viewerId?: string, seen?: Seen): Promise<Article>;
   create(authorId: string, input: NewArticle): Promise<Article>;
   update(viewerId: string, slug: string, change: ArticleChange): Promise<Article>;
   remove(viewerId: string, slug: string): Promise<void>;
   favorite(viewerId: string, slug: string): Promise<Article>;
   unfavorite(viewerId: string, slug: string): Promise<Article>;
   /** The most used tags, most used first, at most 100. */
-  tags(): Promise<readonly string[]>;
+  tags(seen?: Seen): Promise<readonly string[]>;
 }
 
 /** Operations on the comments of an article, newest first. */
 export interface Comments {
-  list(slug: string, viewerId?: string): Promise<readonly Comment[]>;
+  list(slug: string, viewerId?: string, seen?: Seen): Promise<readonly Comment[]>;
   add(viewerId: string, slug: string, input: { readonly body: string }): Promise<Comment>;
   remove(viewerId: string, slug: string, commentId: number): Promise<void>;
 }

@@ -10,6 +10,7 @@ import { orphansDue, pictureReceived, uploadRemoved, videoReceived, videosDue } 
 import { processPicture, processVideo } from "./processing.ts";
 import {
   accepted,
+  mediaTag,
   originalKey,
   originalPrefix,
   partsOfKey,
@@ -63,11 +64,13 @@ export const mediaHandlers: Readonly<Record<string, Handler<Context>>> = {
 
   resume: handle(videosDue, (_delivery, context: Context) => takeUpWaiting(context)),
 
-  remove: handle(uploadRemoved, async (delivery, { storage }: Context) => {
+  remove: handle(uploadRemoved, async (delivery, { db, storage }: Context) => {
     const { ownerId, uploadId } = delivery.payload;
     const prefix = renditionKey(ownerId, uploadId, "");
     const found = await storage.list({ prefix, limit: renditionsMax });
     for (const key of [...found.map((object) => object.key), originalKey(ownerId, uploadId)]) await storage.remove(key);
+    // Only now: a CDN must not fetch them once more.
+    await delivery.once(db.for(ownerId), async (tx) => tx.invalidate(mediaTag(uploadId)));
   }),
 
   sweep: handle(

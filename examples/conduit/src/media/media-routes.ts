@@ -5,7 +5,8 @@ import type { ObjectStore } from "rungs/storage";
 import { acceptUploads, receiveUpload, sendObject, uploadRoute } from "rungs/storage/fastify";
 import type { Upload, UploadPurpose } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
-import { accepted, idOf, isPurpose, renditionKey } from "./upload-rules.ts";
+import { sharedFiles } from "../shared-answers.ts";
+import { accepted, idOf, isPurpose, mediaTag, renditionKey } from "./upload-rules.ts";
 import type { createUploads } from "./uploads.ts";
 
 type UploadOperations = ReturnType<typeof createUploads>;
@@ -60,11 +61,12 @@ export function uploadReceiver(parent: FastifyInstance, path: string, handler: R
 /** Serves renditions, to everybody: they are what public pages show. An address is never used for another content. */
 export function mediaFiles(fastify: FastifyInstance, { storage }: { readonly storage: ObjectStore }): void {
   type Rendition = { Params: { ownerId: string; uploadId: string; name: string } };
-  fastify.get<Rendition>("/media/:ownerId/:uploadId/:name", async (request, reply) => {
+  fastify.get<Rendition>("/media/:ownerId/:uploadId/:name", { config: sharedFiles }, async (request, reply) => {
     const { ownerId, uploadId, name } = request.params;
     const isAddress =
       idOf(ownerId) !== undefined && idOf(uploadId) !== undefined && /^[a-z0-9-]{1,64}\.(?:webp|avif|mp4)$/.test(name);
     if (!isAddress) return reply.callNotFound();
+    reply.cacheTag(mediaTag(uploadId));
     const key = renditionKey(ownerId, uploadId, name);
     const isSent = await sendObject(request, reply, { store: storage, key, cacheControl: immutable, isShared: true });
     return isSent ? reply : reply.callNotFound();

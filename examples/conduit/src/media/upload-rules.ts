@@ -71,6 +71,9 @@ export function renditionKey(ownerId: string, uploadId: string, name: string): s
   return `${renditionPrefix}${ownerId}/${uploadId}/${name}`;
 }
 
+/** Cache tag of an upload's renditions. */
+export const mediaTag = (uploadId: string) => `media:${uploadId}`;
+
 export const originalPrefix = "originals/";
 export const renditionPrefix = "media/";
 

@@ -1,7 +1,7 @@
 /** One request for a page: who asks, from where, and how the answer goes out. */
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type {} from "rungs/session/fastify";
-import type { Account, Conduit, NotificationBox } from "../domain/model.ts";
+import type { Account, Conduit, NotificationBox, Seen } from "../domain/model.ts";
 import type { ReceiveUpload } from "../media/media-routes.ts";
 import type { SignIn } from "../sign-in.ts";
 import { address, safePath } from "./address.ts";
@@ -73,6 +73,11 @@ export function sendPage(reply: FastifyReply, visit: Visit, page: SafeHtml, stat
     .header("vary", "cookie")
     .type("text/html; charset=utf-8")
     .send(`<!doctype html>${page.text}`);
+}
+
+/** Names to the CDN what a page shows. */
+export function seenBy(reply: FastifyReply): Seen {
+  return (tag) => reply.cacheTag(tag);
 }
 
 /** Sends the browser on by GET, after a POST as after anything else (RFC 9110, 15.4.4). */

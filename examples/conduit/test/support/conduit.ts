@@ -10,19 +10,23 @@ import type { Tables } from "../../src/schema.ts";
 
 export interface TestConduit {
   readonly url: string;
+  /** Where its data is. */
+  readonly folder: string;
   readonly app: RunningApp<Tables>;
   stop(): Promise<void>;
 }
 
+export interface StartConduitOptions {
+  /** Default 1. */
+  readonly shards?: number;
+  /** Default on. */
+  readonly cache?: "on" | "off";
+  /** Settings beside those of the process, e.g. of a payment provider. */
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
 /** Starts Conduit on a free port with fresh data. */
-export async function startConduit(
-  options: {
-    readonly shards?: number;
-    readonly cache?: "on" | "off";
-    /** Settings beside those of the process, e.g. of a payment provider. */
-    readonly environment?: Readonly<Record<string, string>>;
-  } = {},
-): Promise<TestConduit> {
+export async function startConduit(options: StartConduitOptions = {}): Promise<TestConduit> {
   const folder = await mkdtemp(join(tmpdir(), "conduit-test-"));
   // The databases run as another user when the tests run as root.
   await chmod(folder, 0o755);
@@ -36,6 +40,7 @@ export async function startConduit(
   });
   return {
     url: app.address,
+    folder,
     app,
     async stop() {
       const errors = await app.stop();

@@ -1,9 +1,10 @@
 /** Files for uploads, made on the spot, and a client that sends them. */
 import { execFile } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rename, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { findFfmpeg } from "rungs/media/ffmpeg";
 import sharp from "sharp";
 import { expect } from "vitest";
 import type { Upload } from "../../src/domain/model.ts";
@@ -30,6 +31,30 @@ export async function video(seconds = 2): Promise<Buffer> {
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** An ffmpeg that only the app under test is told of, and that may be gone for a while, for every process at once. */
+export interface OwnFfmpeg {
+  readonly environment: Readonly<Record<string, string>>;
+  hide(): Promise<void>;
+  show(): Promise<void>;
+  remove(): Promise<void>;
+}
+
+export async function ownFfmpeg(): Promise<OwnFfmpeg> {
+  const { ffmpegPath, ffprobePath } = await findFfmpeg();
+  const folder = await mkdtemp(join(tmpdir(), "conduit-ffmpeg-"));
+  await chmod(folder, 0o755);
+  const [shown, hidden] = [join(folder, "programs"), join(folder, "hidden")];
+  await mkdir(shown);
+  await symlink(ffmpegPath, join(shown, "ffmpeg"));
+  await symlink(ffprobePath, join(shown, "ffprobe"));
+  return {
+    environment: { RUNGS_FFMPEG: join(shown, "ffmpeg") },
+    hide: () => rename(shown, hidden),
+    show: () => rename(hidden, shown),
+    remove: () => rm(folder, { recursive: true, force: true }),
+  };
 }
 
 /** Sends a file as an upload. */

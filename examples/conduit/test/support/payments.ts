@@ -1,5 +1,5 @@
 /** Conduit with the fake payment provider beside it, for tests of tips. */
-import { createHmac, randomUUID } from "node:crypto";
+import { createHmac, randomBytes, randomUUID } from "node:crypto";
 import {
   type StartedFakeProvider,
   type StartFakeProviderOptions,
@@ -8,31 +8,46 @@ import {
 import { ledgerFaults } from "../../src/payments/ledger-checks.ts";
 import { reconcileDue } from "../../src/payments/payment-events.ts";
 import type { Answer, Client } from "./client.ts";
-import { startConduit, type TestConduit } from "./conduit.ts";
+import type { TestConduit } from "./conduit.ts";
+import { type ConduitAtRung, type StartAtOptions, startConduitAt, type Target } from "./rungs.ts";
 
-export interface PayingConduit extends TestConduit {
+export interface PayingConduit extends ConduitAtRung {
   readonly provider: StartedFakeProvider;
 }
 
 /** A provider that answers at once and does what amounts say; notices come soon. */
 export const quickFlags = ["--delay-ms", "2", "--notice-delay-ms", "10", "--tricks"];
 
-/** Starts both and joins them. `PAYMENT_TIMEOUT_MS` is 500 and tips are looked at again after 200 ms unless set otherwise. */
+/**
+ * Secrets under which Conduit takes the provider for somebody else's: `rungs up` then starts none of its own. With the port 0 it listens
+ * on any.
+ */
+const foreign = (): StartedFakeProvider["settings"] => ({
+  PAYMENT_PROVIDER_URL: "http://127.0.0.1:0",
+  PAYMENT_PROVIDER_KEY: `test_${randomBytes(24).toString("base64url")}`,
+  PAYMENT_WEBHOOK_SECRET: `testsec_${randomBytes(24).toString("base64url")}`,
+});
+
+/**
+ * Starts both and joins them; at rung 1 with one shard unless set otherwise. `PAYMENT_TIMEOUT_MS` is 500 and tips are looked at again
+ * after 200 ms unless set otherwise.
+ */
 export async function startPayingConduit(
-  options: {
-    readonly shards?: number;
+  options: Partial<Pick<Target, "rung" | "shards" | "processes">> & {
     readonly environment?: Readonly<Record<string, string>>;
+    readonly settings?: StartAtOptions["settings"];
     readonly provider?: StartFakeProviderOptions;
   } = {},
 ): Promise<PayingConduit> {
-  const provider = await startFakeProvider({ flags: quickFlags, ...options.provider });
+  const { rung = 1, shards = 1, processes = 1, settings = {} } = options;
+  const provider = await startFakeProvider({ flags: quickFlags, settings: foreign(), ...options.provider });
   const environment = {
     ...provider.settings,
     PAYMENT_TIMEOUT_MS: "500",
     PAYMENT_CHECK_AFTER_MS: "200",
     ...options.environment,
   };
-  const conduit = await startConduit({ shards: options.shards ?? 1, environment });
+  const conduit = await startConduitAt({ rung, shards, processes, cache: "on" }, { environment, settings });
   await provider.client.registerWebhook(webhookOf(conduit));
   return {
     ...conduit,

@@ -1,10 +1,10 @@
-/** What people do with Conduit, in a real browser against the real app. Screenshots go to a temporary folder. */
+/** What people do with Conduit, in a real browser against the real app at every rung. Screenshots go to a temporary folder. */
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startConduit, type TestConduit } from "../support/conduit.ts";
+import { type ConduitAtRung, startConduitAt, targets } from "../support/rungs.ts";
 import { findChromium, launch, type Person, person } from "./support/chromium.ts";
 
 const program = findChromium();
@@ -18,257 +18,260 @@ const phone: BrowserContextOptions = {
   colorScheme: "dark",
 };
 
-describe.skipIf(program === undefined)(`journeys in Chromium${reason}`, () => {
-  let conduit: TestConduit;
-  let browser: Browser;
-  let folder: string;
+describe.skipIf(program === undefined).each(targets([{ shards: 1, cache: "on" }]))(
+  `journeys in Chromium at $title${reason}`,
+  (target) => {
+    let conduit: ConduitAtRung;
+    let browser: Browser;
+    let folder: string;
 
-  beforeAll(async () => {
-    [conduit, browser, folder] = await Promise.all([
-      startConduit(),
-      launch(program as string),
-      mkdtemp(join(tmpdir(), "conduit-screens-")),
-    ]);
-    console.info(`Screenshots: ${folder}`);
-  });
+    beforeAll(async () => {
+      [conduit, browser, folder] = await Promise.all([
+        startConduitAt(target),
+        launch(program as string),
+        mkdtemp(join(tmpdir(), "conduit-screens-")),
+      ]);
+      console.info(`Screenshots: ${folder}`);
+    });
 
-  afterAll(async () => {
-    await browser?.close();
-    await conduit?.stop();
-  });
+    afterAll(async () => {
+      await browser?.close();
+      await conduit?.stop();
+    });
 
-  /** Takes a picture, and checks that nothing is wider than the window. */
-  async function picture(page: Page, name: string): Promise<void> {
-    const excess = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth");
-    expect(excess, `${name} scrolls sideways`).toBe(0);
-    await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
-  }
+    /** Takes a picture, and checks that nothing is wider than the window. */
+    async function picture(page: Page, name: string): Promise<void> {
+      const excess = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+      expect(excess, `${name} scrolls sideways`).toBe(0);
+      await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
+    }
 
-  test.each([
-    ["desktop", desktop],
-    ["phone", phone],
-  ])(
-    "writing, reading, liking, following, commenting, settings and deleting on a %s",
-    { timeout: 90_000 },
-    async (device, options) => {
-      const writer = await person(browser, conduit.url, options);
-      const reader = await person(browser, conduit.url, options);
-      const names = { writer: `writer-${device}`, reader: `reader-${device}` };
-      const title = `A walk on the ${device}`;
-      const { page } = writer;
+    test.each([
+      ["desktop", desktop],
+      ["phone", phone],
+    ])(
+      "writing, reading, liking, following, commenting, settings and deleting on a %s",
+      { timeout: 90_000 },
+      async (device, options) => {
+        const writer = await person(browser, conduit.url, options);
+        const reader = await person(browser, conduit.url, options);
+        const names = { writer: `writer-${device}`, reader: `reader-${device}` };
+        const title = `A walk on the ${device}`;
+        const { page } = writer;
 
-      await signUp(page, names.writer);
-      expect(new URL(page.url()).pathname).toBe("/");
-      await page.locator(`nav a[href="/profile/${names.writer}"]`).waitFor();
-      await picture(page, `${device}-home-empty`);
+        await signUp(page, names.writer);
+        expect(new URL(page.url()).pathname).toBe("/");
+        await page.locator(`nav a[href="/profile/${names.writer}"]`).waitFor();
+        await picture(page, `${device}-home-empty`);
 
-      await write(page, { title, tags: ["walking", "mistake", device] });
-      await page.locator(".tag-pill", { hasText: "mistake" }).locator("i").click();
-      await picture(page, `${device}-editor`);
-      await page.click('button:has-text("Preview")');
-      await page.locator(".preview strong", { hasText: "first" }).waitFor();
-      expect(await page.inputValue('input[name="title"]')).toBe(title);
-      await Promise.all([page.waitForURL(/\/article\//), page.click('button:has-text("Publish Article")')]);
-      expect(await page.locator("h1").first().textContent()).toBe(title);
-      expect(await page.locator(".article-content .tag-default").allTextContents()).toEqual(["walking", device]);
+        await write(page, { title, tags: ["walking", "mistake", device] });
+        await page.locator(".tag-pill", { hasText: "mistake" }).locator("i").click();
+        await picture(page, `${device}-editor`);
+        await page.click('button:has-text("Preview")');
+        await page.locator(".preview strong", { hasText: "first" }).waitFor();
+        expect(await page.inputValue('input[name="title"]')).toBe(title);
+        await Promise.all([page.waitForURL(/\/article\//), page.click('button:has-text("Publish Article")')]);
+        expect(await page.locator("h1").first().textContent()).toBe(title);
+        expect(await page.locator(".article-content .tag-default").allTextContents()).toEqual(["walking", device]);
+
+        await page.goto("/");
+        const preview = page.locator(".article-preview").first();
+        expect(await preview.locator("h1").textContent()).toBe(title);
+        await picture(page, `${device}-home`);
+        await Promise.all([
+          page.waitForURL(`**/?tag=${device}`),
+          preview.locator(".tag-default", { hasText: device }).click(),
+        ]);
+        expect(await page.locator(".article-preview h1").allTextContents()).toEqual([title]);
+
+        await page.locator(".article-preview h1").click();
+        await Promise.all([page.waitForURL(/\/editor\//), page.click('a:has-text("Edit Article")')]);
+        await page.fill('input[name="title"]', `${title}, twice`);
+        await Promise.all([page.waitForURL(/\/article\//), page.click('button:has-text("Publish Article")')]);
+        expect(await page.locator("h1").first().textContent()).toBe(`${title}, twice`);
+        const article = new URL(page.url()).pathname;
+
+        await readAndAnswer(reader, { article, names, device });
+        await changeSettings(reader, names.reader, device);
+        await deleteComment(reader, article);
+
+        await page.goto(article);
+        await page.clock.install();
+        await page.click('button:has-text("Delete Article")');
+        await page.locator(".toast", { hasText: "Deleting this article" }).waitFor();
+        await Promise.all([page.waitForURL((url) => url.pathname === "/"), page.clock.fastForward(6_000)]);
+        expect(await page.locator(".article-preview h1", { hasText: title }).count()).toBe(0);
+
+        await signOut(page);
+        expect(writer.troubles).toEqual([]);
+        expect(reader.troubles).toEqual([]);
+        await writer.context.close();
+        await reader.context.close();
+      },
+    );
+
+    async function readAndAnswer(
+      { page }: Person,
+      { article, names, device }: { article: string; names: { writer: string; reader: string }; device: string },
+    ): Promise<void> {
+      await page.goto(article);
+      await picture(page, `${device}-article-signed-out`);
+      await Promise.all([page.waitForURL(/\/login\?next=/), page.locator('button:has-text("Follow")').first().click()]);
+      await page.click('a:has-text("Need an account?")');
+      await signUp(page, names.reader, { isThere: true });
+      expect(new URL(page.url()).pathname).toBe(article);
+
+      await page.evaluate("window.stayed = true");
+      await page.locator('button.btn-outline-primary:has-text("Favorite")').first().click();
+      await page.locator('button.btn-primary:has-text("Unfavorite")').first().waitFor();
+      expect(await page.locator(".buttons .counter").allTextContents()).toEqual(["(1)", "(1)"]);
+      await expect.poll(() => page.locator("#status").textContent()).toBe("Added to your favorites.");
+      await page.locator('button:has-text("Follow")').first().click();
+      await page.locator('button:has-text("Unfollow")').first().waitFor();
+      await page.fill('textarea[name="body"]', "I was there.\nIt rained.");
+      await page.click('button:has-text("Post Comment")');
+      await page.locator(".card-text", { hasText: "It rained." }).waitFor();
+      expect(await page.inputValue('textarea[name="body"]')).toBe("");
+      expect(await page.evaluate("window.stayed")).toBe(true);
+      await picture(page, `${device}-article`);
 
       await page.goto("/");
-      const preview = page.locator(".article-preview").first();
-      expect(await preview.locator("h1").textContent()).toBe(title);
-      await picture(page, `${device}-home`);
-      await Promise.all([
-        page.waitForURL(`**/?tag=${device}`),
-        preview.locator(".tag-default", { hasText: device }).click(),
-      ]);
-      expect(await page.locator(".article-preview h1").allTextContents()).toEqual([title]);
+      await page.click('a:has-text("Your Feed")');
+      await page.locator(".article-preview").waitFor();
+      const heart = page.locator(".article-preview button");
+      expect(await heart.getAttribute("aria-pressed")).toBe("true");
+      await heart.click();
+      await page.locator('.article-preview button[aria-pressed="false"]').waitFor();
+      expect(await page.evaluate("document.activeElement.getAttribute('aria-pressed')")).toBe("false");
+    }
 
-      await page.locator(".article-preview h1").click();
-      await Promise.all([page.waitForURL(/\/editor\//), page.click('a:has-text("Edit Article")')]);
-      await page.fill('input[name="title"]', `${title}, twice`);
-      await Promise.all([page.waitForURL(/\/article\//), page.click('button:has-text("Publish Article")')]);
-      expect(await page.locator("h1").first().textContent()).toBe(`${title}, twice`);
-      const article = new URL(page.url()).pathname;
+    async function changeSettings({ page }: Person, name: string, device: string): Promise<void> {
+      await page.goto("/settings");
+      await page.fill('textarea[name="bio"]', "Walks, mostly.");
+      await page.fill('input[name="image"]', "https://pictures.example/me.jpg");
+      await picture(page, `${device}-settings`);
+      await Promise.all([page.waitForURL(/\/profile\//), page.click('button[type="submit"]')]);
+      expect(await page.locator(".user-info").textContent()).toContain("Walks, mostly.");
+      expect(await page.locator("h4").textContent()).toBe(name);
+      await page.locator('.user-info .user-img[src="https://pictures.example/me.jpg"]').waitFor();
+      await picture(page, `${device}-profile`);
+    }
 
-      await readAndAnswer(reader, { article, names, device });
-      await changeSettings(reader, names.reader, device);
-      await deleteComment(reader, article);
-
+    async function deleteComment({ page }: Person, article: string): Promise<void> {
       await page.goto(article);
       await page.clock.install();
-      await page.click('button:has-text("Delete Article")');
-      await page.locator(".toast", { hasText: "Deleting this article" }).waitFor();
-      await Promise.all([page.waitForURL((url) => url.pathname === "/"), page.clock.fastForward(6_000)]);
-      expect(await page.locator(".article-preview h1", { hasText: title }).count()).toBe(0);
+      const card = page.locator(".card", { hasText: "It rained." });
+      await card.locator("i.ion-trash-a").click();
+      await card.waitFor({ state: "hidden" });
+      await page.keyboard.press("Enter"); // The focus is on Undo.
+      await card.waitFor();
+      await page.clock.fastForward(6_000);
+      expect(await card.isVisible()).toBe(true);
+      await card.locator("i.ion-trash-a").click();
+      await page.clock.fastForward(6_000);
+      await page.locator("text=Nobody has said anything yet.").waitFor();
+      expect(await page.evaluate("document.activeElement.id")).toBe("comments-title");
+      await page.reload();
+      expect(await card.count()).toBe(0);
+    }
 
-      await signOut(page);
-      expect(writer.troubles).toEqual([]);
-      expect(reader.troubles).toEqual([]);
-      await writer.context.close();
-      await reader.context.close();
-    },
-  );
-
-  async function readAndAnswer(
-    { page }: Person,
-    { article, names, device }: { article: string; names: { writer: string; reader: string }; device: string },
-  ): Promise<void> {
-    await page.goto(article);
-    await picture(page, `${device}-article-signed-out`);
-    await Promise.all([page.waitForURL(/\/login\?next=/), page.locator('button:has-text("Follow")').first().click()]);
-    await page.click('a:has-text("Need an account?")');
-    await signUp(page, names.reader, { isThere: true });
-    expect(new URL(page.url()).pathname).toBe(article);
-
-    await page.evaluate("window.stayed = true");
-    await page.locator('button.btn-outline-primary:has-text("Favorite")').first().click();
-    await page.locator('button.btn-primary:has-text("Unfavorite")').first().waitFor();
-    expect(await page.locator(".buttons .counter").allTextContents()).toEqual(["(1)", "(1)"]);
-    await expect.poll(() => page.locator("#status").textContent()).toBe("Added to your favorites.");
-    await page.locator('button:has-text("Follow")').first().click();
-    await page.locator('button:has-text("Unfollow")').first().waitFor();
-    await page.fill('textarea[name="body"]', "I was there.\nIt rained.");
-    await page.click('button:has-text("Post Comment")');
-    await page.locator(".card-text", { hasText: "It rained." }).waitFor();
-    expect(await page.inputValue('textarea[name="body"]')).toBe("");
-    expect(await page.evaluate("window.stayed")).toBe(true);
-    await picture(page, `${device}-article`);
-
-    await page.goto("/");
-    await page.click('a:has-text("Your Feed")');
-    await page.locator(".article-preview").waitFor();
-    const heart = page.locator(".article-preview button");
-    expect(await heart.getAttribute("aria-pressed")).toBe("true");
-    await heart.click();
-    await page.locator('.article-preview button[aria-pressed="false"]').waitFor();
-    expect(await page.evaluate("document.activeElement.getAttribute('aria-pressed')")).toBe("false");
-  }
-
-  async function changeSettings({ page }: Person, name: string, device: string): Promise<void> {
-    await page.goto("/settings");
-    await page.fill('textarea[name="bio"]', "Walks, mostly.");
-    await page.fill('input[name="image"]', "https://pictures.example/me.jpg");
-    await picture(page, `${device}-settings`);
-    await Promise.all([page.waitForURL(/\/profile\//), page.click('button[type="submit"]')]);
-    expect(await page.locator(".user-info").textContent()).toContain("Walks, mostly.");
-    expect(await page.locator("h4").textContent()).toBe(name);
-    await page.locator('.user-info .user-img[src="https://pictures.example/me.jpg"]').waitFor();
-    await picture(page, `${device}-profile`);
-  }
-
-  async function deleteComment({ page }: Person, article: string): Promise<void> {
-    await page.goto(article);
-    await page.clock.install();
-    const card = page.locator(".card", { hasText: "It rained." });
-    await card.locator("i.ion-trash-a").click();
-    await card.waitFor({ state: "hidden" });
-    await page.keyboard.press("Enter"); // The focus is on Undo.
-    await card.waitFor();
-    await page.clock.fastForward(6_000);
-    expect(await card.isVisible()).toBe(true);
-    await card.locator("i.ion-trash-a").click();
-    await page.clock.fastForward(6_000);
-    await page.locator("text=Nobody has said anything yet.").waitFor();
-    expect(await page.evaluate("document.activeElement.id")).toBe("comments-title");
-    await page.reload();
-    expect(await card.count()).toBe(0);
-  }
-
-  test("without scripts: writing, liking, commenting and deleting work by plain forms", {
-    timeout: 60_000,
-  }, async () => {
-    const { page, context, troubles } = await person(browser, conduit.url, { ...desktop, javaScriptEnabled: false });
-    const other = await person(browser, conduit.url, { ...phone, javaScriptEnabled: false });
-    await signUp(page, "plain");
-    await page.goto("/editor");
-    await page.fill('input[name="title"]', "By plain forms");
-    await page.fill('input[name="description"]', "No scripts");
-    await page.fill('textarea[name="body"]', "Text");
-    await page.fill('input[placeholder="Enter tags"]', "plain, forms");
-    await Promise.all([page.waitForURL(/\/article\//), page.click('button:has-text("Publish Article")')]);
-    expect(await page.locator(".tag-default").allTextContents()).toEqual(["plain", "forms"]);
-    await page.click('a:has-text("Edit Article")');
-    await page.uncheck('input[value="plain"]');
-    await Promise.all([page.waitForURL(/\/article\//), page.click('button:has-text("Publish Article")')]);
-    expect(await page.locator(".tag-default").allTextContents()).toEqual(["forms"]);
-
-    await signUp(other.page, "plainer");
-    await other.page.goto(page.url());
-    await other.page.locator('button:has-text("Favorite")').first().click();
-    await other.page.locator('button:has-text("Unfavorite")').first().waitFor();
-    await other.page.fill('textarea[name="body"]', "Well put.");
-    await other.page.click('button:has-text("Post Comment")');
-    await other.page.locator(".card-text", { hasText: "Well put." }).waitFor();
-    await picture(other.page, "plain-article");
-    await other.page.click(".mod-options button");
-    await other.page.locator("text=Nobody has said anything yet.").waitFor();
-    await Promise.all([
-      page.waitForURL((url) => url.pathname === "/"),
-      page.click('button:has-text("Delete Article")'),
-    ]);
-    expect([...troubles, ...other.troubles]).toEqual([]);
-    await context.close();
-    await other.context.close();
-  });
-
-  test("by keyboard alone: skip link, sign-in, an error that takes the focus", { timeout: 60_000 }, async () => {
-    const { page, context, troubles } = await person(browser, conduit.url, desktop);
-    await signUp(page, "keys");
-    await signOut(page);
-    await page.goto("/");
-    await page.keyboard.press("Tab");
-    expect(await page.evaluate("document.activeElement.className")).toBe("skip-link");
-    await tabTo(page, 'a[href="/login"]');
-    await page.keyboard.press("Enter");
-    await page.waitForURL(/\/login/);
-    await tabTo(page, 'input[name="email"]');
-    await page.keyboard.type("keys@example.com");
-    await page.keyboard.press("Tab");
-    await page.keyboard.type("wrong one");
-    await page.keyboard.press("Enter");
-    await page.locator(".error-messages li").waitFor();
-    await expect.poll(() => page.evaluate("document.activeElement.className")).toBe("error-summary");
-    await picture(page, "keyboard-error");
-    await tabTo(page, 'input[name="password"]');
-    await page.keyboard.type("correct horse");
-    await tabTo(page, 'button[type="submit"]');
-    await page.keyboard.press("Enter");
-    await page.locator('nav a[href="/profile/keys"]').waitFor();
-    expect(troubles).toEqual([]);
-    await context.close();
-  });
-
-  test.each(["light", "dark"] as const)(
-    "every page fits a window of 320 pixels, in %s",
-    { timeout: 60_000 },
-    async (colorScheme) => {
-      const { page, context } = await person(browser, conduit.url, {
-        viewport: { width: 320, height: 640 },
-        colorScheme,
-      });
-      const name = `narrow-${colorScheme}-with-a-name-that-is-as-long-as-may`;
-      await signUp(page, name);
-      await write(page, {
-        title: `Unbreakable${"word".repeat(30)}`,
-        tags: ["tag-of-many-letters-that-does-not-break-anywhere"],
-      });
+    test("without scripts: writing, liking, commenting and deleting work by plain forms", {
+      timeout: 60_000,
+    }, async () => {
+      const { page, context, troubles } = await person(browser, conduit.url, { ...desktop, javaScriptEnabled: false });
+      const other = await person(browser, conduit.url, { ...phone, javaScriptEnabled: false });
+      await signUp(page, "plain");
+      await page.goto("/editor");
+      await page.fill('input[name="title"]', "By plain forms");
+      await page.fill('input[name="description"]', "No scripts");
+      await page.fill('textarea[name="body"]', "Text");
+      await page.fill('input[placeholder="Enter tags"]', "plain, forms");
       await Promise.all([page.waitForURL(/\/article\//), page.click('button:has-text("Publish Article")')]);
-      const article = new URL(page.url()).pathname;
-      for (const [index, path] of [
-        article,
-        "/",
-        `/profile/${name}`,
-        "/editor",
-        "/settings",
-        "/?feed=following",
-        "/nothing",
-      ].entries()) {
-        await page.goto(path);
-        await picture(page, `narrow-${colorScheme}-${index}`);
-      }
+      expect(await page.locator(".tag-default").allTextContents()).toEqual(["plain", "forms"]);
+      await page.click('a:has-text("Edit Article")');
+      await page.uncheck('input[value="plain"]');
+      await Promise.all([page.waitForURL(/\/article\//), page.click('button:has-text("Publish Article")')]);
+      expect(await page.locator(".tag-default").allTextContents()).toEqual(["forms"]);
+
+      await signUp(other.page, "plainer");
+      await other.page.goto(page.url());
+      await other.page.locator('button:has-text("Favorite")').first().click();
+      await other.page.locator('button:has-text("Unfavorite")').first().waitFor();
+      await other.page.fill('textarea[name="body"]', "Well put.");
+      await other.page.click('button:has-text("Post Comment")');
+      await other.page.locator(".card-text", { hasText: "Well put." }).waitFor();
+      await picture(other.page, "plain-article");
+      await other.page.click(".mod-options button");
+      await other.page.locator("text=Nobody has said anything yet.").waitFor();
+      await Promise.all([
+        page.waitForURL((url) => url.pathname === "/"),
+        page.click('button:has-text("Delete Article")'),
+      ]);
+      expect([...troubles, ...other.troubles]).toEqual([]);
       await context.close();
-    },
-  );
-});
+      await other.context.close();
+    });
+
+    test("by keyboard alone: skip link, sign-in, an error that takes the focus", { timeout: 60_000 }, async () => {
+      const { page, context, troubles } = await person(browser, conduit.url, desktop);
+      await signUp(page, "keys");
+      await signOut(page);
+      await page.goto("/");
+      await page.keyboard.press("Tab");
+      expect(await page.evaluate("document.activeElement.className")).toBe("skip-link");
+      await tabTo(page, 'a[href="/login"]');
+      await page.keyboard.press("Enter");
+      await page.waitForURL(/\/login/);
+      await tabTo(page, 'input[name="email"]');
+      await page.keyboard.type("keys@example.com");
+      await page.keyboard.press("Tab");
+      await page.keyboard.type("wrong one");
+      await page.keyboard.press("Enter");
+      await page.locator(".error-messages li").waitFor();
+      await expect.poll(() => page.evaluate("document.activeElement.className")).toBe("error-summary");
+      await picture(page, "keyboard-error");
+      await tabTo(page, 'input[name="password"]');
+      await page.keyboard.type("correct horse");
+      await tabTo(page, 'button[type="submit"]');
+      await page.keyboard.press("Enter");
+      await page.locator('nav a[href="/profile/keys"]').waitFor();
+      expect(troubles).toEqual([]);
+      await context.close();
+    });
+
+    test.each(["light", "dark"] as const)(
+      "every page fits a window of 320 pixels, in %s",
+      { timeout: 60_000 },
+      async (colorScheme) => {
+        const { page, context } = await person(browser, conduit.url, {
+          viewport: { width: 320, height: 640 },
+          colorScheme,
+        });
+        const name = `narrow-${colorScheme}-with-a-name-that-is-as-long-as-may`;
+        await signUp(page, name);
+        await write(page, {
+          title: `Unbreakable${"word".repeat(30)}`,
+          tags: ["tag-of-many-letters-that-does-not-break-anywhere"],
+        });
+        await Promise.all([page.waitForURL(/\/article\//), page.click('button:has-text("Publish Article")')]);
+        const article = new URL(page.url()).pathname;
+        for (const [index, path] of [
+          article,
+          "/",
+          `/profile/${name}`,
+          "/editor",
+          "/settings",
+          "/?feed=following",
+          "/nothing",
+        ].entries()) {
+          await page.goto(path);
+          await picture(page, `narrow-${colorScheme}-${index}`);
+        }
+        await context.close();
+      },
+    );
+  },
+);
 
 async function signUp(page: Page, name: string, { isThere = false } = {}): Promise<void> {
   if (!isThere) await page.goto("/register");

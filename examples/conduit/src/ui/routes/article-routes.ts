@@ -2,6 +2,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Article } from "../../domain/model.ts";
 import { ProblemError } from "../../domain/problem.ts";
+import { shared } from "../../shared-answers.ts";
 import { address } from "../address.ts";
 import { articlePage } from "../views/article.ts";
 import { type EditorValues, editorPage } from "../views/forms.ts";
@@ -14,6 +15,7 @@ import {
   nextOf,
   parameterOf,
   type SignedInVisit,
+  seenBy,
   sendPage,
   type UiOptions,
   type Visit,
@@ -34,7 +36,10 @@ export function articleRoutes(pages: FastifyInstance, options: UiOptions): void 
   ) {
     const { slug } = request.params;
     const viewerId = visit.viewer?.id;
-    const [article, list] = await Promise.all([articles.bySlug(slug, viewerId), comments.list(slug, viewerId)]);
+    const [article, list] = await Promise.all([
+      articles.bySlug(slug, viewerId, seenBy(reply)),
+      comments.list(slug, viewerId, seenBy(reply)),
+    ]);
     if (article.slug !== slug && refused === undefined) return goTo(reply, address.article(article.slug));
     const page = articlePage(visit, {
       article,
@@ -45,7 +50,7 @@ export function articleRoutes(pages: FastifyInstance, options: UiOptions): void 
     return sendPage(reply, visit, page, refused?.problem.statusCode);
   }
 
-  pages.get<Slug>("/article/:slug", async (request, reply) =>
+  pages.get<Slug>("/article/:slug", { config: shared }, async (request, reply) =>
     showArticle(await visitOf(request, options), request, reply),
   );
 

@@ -1,17 +1,28 @@
 /** Pages that list articles: the front page and the profiles. */
 import type { FastifyInstance, FastifyRequest } from "fastify";
+import { shared } from "../../shared-answers.ts";
 import { address } from "../address.ts";
 import { articlesPerPage, pageMax } from "../views/article-list.ts";
 import { homePage } from "../views/home.ts";
 import { profilePage } from "../views/profile.ts";
-import { goSignIn, goTo, isSignedIn, nextOf, parameterOf, sendPage, type UiOptions, visitOf } from "../visit.ts";
+import {
+  goSignIn,
+  goTo,
+  isSignedIn,
+  nextOf,
+  parameterOf,
+  seenBy,
+  sendPage,
+  type UiOptions,
+  visitOf,
+} from "../visit.ts";
 
 type Username = { Params: { username: string } };
 
 export function feedRoutes(pages: FastifyInstance, options: UiOptions): void {
   const { accounts, articles } = options.conduit;
 
-  pages.get("/", async (request, reply) => {
+  pages.get("/", { config: shared }, async (request, reply) => {
     const visit = await visitOf(request, options);
     const number = pageNumberOf(request);
     const slice = sliceOf(number);
@@ -23,8 +34,8 @@ export function feedRoutes(pages: FastifyInstance, options: UiOptions): void {
     const [page, tags] = await Promise.all([
       feed === "following" && viewerId !== undefined
         ? articles.feed(viewerId, slice)
-        : articles.list({ ...slice, tag }, viewerId),
-      articles.tags(),
+        : articles.list({ ...slice, tag }, viewerId, seenBy(reply)),
+      articles.tags(seenBy(reply)),
     ]);
     return sendPage(reply, visit, homePage(visit, { page, number, feed, tags: tags.slice(0, popularTagsMax) }));
   });
@@ -32,6 +43,7 @@ export function feedRoutes(pages: FastifyInstance, options: UiOptions): void {
   for (const shows of ["articles", "favorites"] as const) {
     pages.get<Username>(
       shows === "articles" ? "/profile/:username" : "/profile/:username/favorites",
+      { config: shared },
       async (request, reply) => {
         const { username } = request.params;
         const visit = await visitOf(request, options);
@@ -39,8 +51,8 @@ export function feedRoutes(pages: FastifyInstance, options: UiOptions): void {
         const viewerId = visit.viewer?.id;
         const filter = shows === "articles" ? { author: username } : { favorited: username };
         const [profile, page] = await Promise.all([
-          accounts.profile(username, viewerId),
-          articles.list({ ...filter, ...sliceOf(number) }, viewerId),
+          accounts.profile(username, viewerId, seenBy(reply)),
+          articles.list({ ...filter, ...sliceOf(number) }, viewerId, seenBy(reply)),
         ]);
         return sendPage(reply, visit, profilePage(visit, { profile, page, number, shows }));
       },

@@ -1,0 +1,230 @@
+/**
+ * Conduit at every rung: in this process at rung 1, started by `rungs up` above it. A suite gives its body once and runs it at each.
+ *
+ * Above rung 1 `app` is one more process of the same stack, in this process: on its databases and its Redis, but not behind the balancer.
+ * So tests can look into the databases and publish events while all their requests go to the stack's own processes.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { pino } from "pino";
+import { startApp } from "rungs/app";
+import { embeddedConnection } from "rungs/database/embedded";
+import { env, resolveTopology, type TopologyInput } from "rungs/topology";
+import conduit from "../../src/app.ts";
+import { startConduit, type TestConduit } from "./conduit.ts";
+
+const bin = fileURLToPath(new URL("../../../../packages/operator/bin/rungs.mjs", import.meta.url));
+const conduitFolder = fileURLToPath(new URL("../../", import.meta.url));
+const readyWithinMs = 50_000;
+
+/** Where a suite runs. */
+export interface Target {
+  /** For the names of tests. */
+  readonly title: string;
+  readonly rung: 1 | 2;
+  readonly shards: number;
+  readonly cache: "on" | "off";
+  /** Web processes that answer requests. */
+  readonly processes: number;
+}
+
+/** What is tested above rung 1; a later rung is a line here. */
+const above: readonly Target[] = [
+  { title: "rung 2: 3 processes, 2 shards", rung: 2, shards: 2, cache: "on", processes: 3 },
+];
+
+/** Rung 1 with each of these settings, and every rung above it once: for `describe.each(...)("... at $title", ...)`. */
+export function targets(atRung1: readonly Pick<Target, "shards" | "cache">[]): readonly Target[] {
+  const single = atRung1.map(({ shards, cache }): Target => {
+    const title = `rung 1: ${shards} shard${shards === 1 ? "" : "s"}, cache ${cache}`;
+    return { title, rung: 1, shards, cache, processes: 1 };
+  });
+  return [...single, ...above];
+}
+
+/** A web process of a stack. */
+export interface WebProcess {
+  readonly name: string;
+  readonly pid: number;
+  /** Its own address, behind the balancer. */
+  readonly url: string;
+}
+
+/** A running Conduit, whose `url` is the balancer's where there is one. */
+export interface ConduitAtRung extends TestConduit {
+  readonly rung: Target["rung"];
+  /** Its web processes; at rung 1 the one in this process. */
+  readonly web: readonly WebProcess[];
+  /** Requests that each web process was sent by the balancer, by its address; empty at rung 1. */
+  requestsByProcess(): Promise<ReadonlyMap<string, number>>;
+}
+
+export interface StartAtOptions {
+  /** Settings beside those of this process, for every process; e.g. of a payment provider. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** The settings file of `rungs up`; not for rung 1. */
+  readonly settings?: TopologyInput;
+}
+
+/** Starts Conduit with fresh data. */
+export async function startConduitAt(
+  target: Pick<Target, "rung" | "shards" | "cache" | "processes">,
+  options: StartAtOptions = {},
+): Promise<ConduitAtRung> {
+  if (target.rung > 1) return startStack(target, options);
+  const started = await startConduit({ ...options, shards: target.shards, cache: target.cache });
+  const web = [{ name: "web-1", pid: process.pid, url: started.url }];
+  return { ...started, rung: 1, web, requestsByProcess: async () => new Map() };
+}
+
+async function startStack(
+  { rung, shards, cache, processes }: Pick<Target, "rung" | "shards" | "cache" | "processes">,
+  { environment = {}, settings = {} }: StartAtOptions,
+): Promise<ConduitAtRung> {
+  const folder = await mkdtemp(join(tmpdir(), "conduit-stack-"));
+  // The databases run as another user when the tests run as root.
+  await chmod(folder, 0o755);
+  const config = join(folder, "settings.json");
+  await writeFile(config, JSON.stringify(settings));
+  const flags = { rung, port: 0, dir: folder, shards, processes, config };
+  const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const launcher = spawn(process.execPath, [bin, "up", "--json", ...args], {
+    cwd: conduitFolder,
+    env: { ...withoutServers(process.env), ...environment, RUNGS_CACHE: cache, RUNGS_LOG_LEVEL: "error" },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  try {
+    const line = await readyLine(launcher);
+    const app = await joinStack({ folder, shards, cache, environment });
+    const web = line.processes
+      .filter(({ role }) => role === "web")
+      .map(({ name, pid, port }) => ({ name, pid, url: `http://127.0.0.1:${port}` }));
+    return {
+      ...{ url: line.app, folder, app, rung, web },
+      requestsByProcess: () => requestsIn(join(folder, "logs", "balancer-access.log"), web),
+      async stop() {
+        const errors = await app.stop();
+        const code = await end(launcher, "SIGTERM");
+        await rm(folder, { recursive: true, force: true });
+        if (errors.length > 0 || code !== 0) throw new AggregateError(errors, `The stack ended with ${code}`);
+      },
+    };
+  } catch (error) {
+    await end(launcher, "SIGTERM");
+    await rm(folder, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+/** Servers of the developer's own have no part in tests, and npm's presence none in the launcher's life. */
+function withoutServers(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const { DATABASE_URL: _, REDIS_URL: __, RUNGS_DIR: ___, npm_command: ____, ...others } = environment;
+  return others;
+}
+
+interface ReadyLine {
+  readonly app: string;
+  readonly processes: readonly { name: string; role: string; pid: number; port: number | null }[];
+}
+
+function readyLine(launcher: ChildProcess): Promise<ReadyLine> {
+  let stdout = "";
+  let stderr = "";
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`Not ready within ${readyWithinMs} ms: ${stderr}`)), readyWithinMs);
+    launcher.stderr?.setEncoding("utf8").on("data", (text: string) => {
+      stderr = (stderr + text).slice(-20_000);
+    });
+    launcher.stdout?.setEncoding("utf8").on("data", (text: string) => {
+      stdout += text;
+      if (!stdout.includes("\n")) return;
+      clearTimeout(timer);
+      resolve(JSON.parse(stdout.split("\n")[0] as string));
+    });
+    launcher.once("exit", (code) => {
+      clearTimeout(timer);
+      reject(new Error(`rungs up ended with ${code}: ${stderr}`));
+    });
+  });
+}
+
+async function end(launcher: ChildProcess, signal: NodeJS.Signals): Promise<number | null> {
+  if (launcher.exitCode !== null || launcher.signalCode !== null) return launcher.exitCode;
+  const ended = once(launcher, "exit");
+  launcher.kill(signal);
+  await ended;
+  return launcher.exitCode;
+}
+
+/** Sum of a metric's values over all processes; `pattern` has the value as its only group. */
+export async function metricSum({ web, app }: ConduitAtRung, pattern: RegExp): Promise<number> {
+  const addresses = new Set([...web.map(({ url }) => url), app.address]);
+  const texts = await Promise.all([...addresses].map(async (url) => (await fetch(`${url}/metrics`)).text()));
+  const values = texts.flatMap((text) =>
+    [...text.matchAll(new RegExp(pattern, "gm"))].map(([, value]) => Number(value)),
+  );
+  if (values.length === 0) throw new Error(`No process has a metric like ${pattern}`);
+  return values.reduce((sum, value) => sum + value, 0);
+}
+
+/** Live streams that are open at any process. */
+export const openStreams = (conduit: ConduitAtRung) => metricSum(conduit, /^live\{kind="streams",reason=""\} (\d+)$/);
+
+/** One more process of the stack, in this one. */
+async function joinStack(options: {
+  readonly folder: string;
+  readonly shards: number;
+  readonly cache: "on" | "off";
+  readonly environment: Readonly<Record<string, string>>;
+}): Promise<TestConduit["app"]> {
+  const { folder, shards, cache, environment } = options;
+  const urls = await Promise.all(Array.from({ length: shards }, (_, shard) => databaseUrl(folder, shard)));
+  const config = await readFile(join(folder, "redis", "redis.conf"), "utf8");
+  const [, port] = /^port (\d+)/m.exec(config) ?? [];
+  const [, password] = /^requirepass (\S+)/m.exec(config) ?? [];
+  const { topology } = resolveTopology({
+    file: {
+      name: "of the test",
+      content: {
+        dataDirectory: folder,
+        web: { port: 0 },
+        sessions: { url: env("REDIS_URL") },
+        database: { shards: urls.map((_, shard) => ({ leader: env(`SHARD_${shard}`) })) },
+        cache: { isEnabled: cache === "on" },
+      },
+    },
+  });
+  return startApp(conduit, {
+    topology,
+    log: pino({ level: "fatal" }),
+    environment: {
+      ...process.env,
+      ...environment,
+      REDIS_URL: `redis://:${password}@127.0.0.1:${port}`,
+      ...Object.fromEntries(urls.map((url, shard) => [`SHARD_${shard}`, url])),
+    },
+  });
+}
+
+async function databaseUrl(folder: string, shard: number): Promise<string> {
+  const found = await embeddedConnection(join(folder, "database", `shard-${shard}`));
+  if (found === undefined) throw new Error(`The stack has no shard ${shard}.`);
+  const { host, port, user, password, database } = found;
+  return `postgres://${user}:${encodeURIComponent(password)}@/${database}?host=${encodeURIComponent(host)}&port=${port}`;
+}
+
+/** By the balancer's access log, which names the process that answered last. It is written every second. */
+async function requestsIn(log: string, web: readonly WebProcess[]): Promise<ReadonlyMap<string, number>> {
+  const counts = new Map(web.map(({ url }) => [url, 0]));
+  for (const line of (await readFile(log, "utf8")).split("\n")) {
+    const [, places] = /"upstream":"([^"]+)"/.exec(line) ?? [];
+    const url = `http://${places?.split(", ").at(-1)}`;
+    const before = counts.get(url);
+    if (before !== undefined) counts.set(url, before + 1);
+  }
+  return counts;
+}
