@@ -1,6 +1,6 @@
 /**
- * Three of Conduit's handlers written by hand on bare Fastify and pg, as a good engineer would for one database:
- * one pool, prepared statements, one join a request, Fastify's own serialisers. The yardstick of `run.ts`.
+ * Some of Conduit's handlers written by hand on bare Fastify and pg, as a good engineer would for one database:
+ * one pool, prepared statements, one join a request, Fastify's own serialisers. The yardstick of `run.ts` and `rung2.ts`.
  *
  * Environment: PORT, and BARE_DATABASE as JSON for pg's Pool.
  */
@@ -23,6 +23,7 @@ const preview = {
   favoritesCount: { type: "integer" },
   author: { type: "object", properties: { username: text, bio: text, image: text, following: { type: "boolean" } } },
 };
+const user = { type: "object", properties: { username: text, email: text, bio: text, image: text, token: text } };
 const article = { type: "object", properties: { ...preview, body: text } };
 const answer = (properties: object) => ({ schema: { response: { 200: { type: "object", properties } } } });
 
@@ -111,6 +112,17 @@ app.post<{ Params: { slug: string } }>("/api/articles/:slug/favorite", answer({ 
   if (row === undefined) return reply.code(404).send({ errors: { article: ["not found"] } });
   const favoritesCount = row.new_count ?? row.favorites_count;
   return { article: { ...previewOf({ ...row, favorited: true }), favoritesCount, body: row.body } };
+});
+
+app.get<{ Params: object }>("/api/user", answer({ user }), async (request, reply) => {
+  const viewer = await viewerOf(request.headers.authorization);
+  if (viewer === null) return reply.code(401).send({ errors: { token: ["is missing"] } });
+  const found = await pool.query({
+    name: "user",
+    text: "select username, email, bio, image from users where user_id = $1",
+    values: [viewer],
+  });
+  return { user: { ...found.rows[0], token: request.headers.authorization?.slice("Token ".length) } };
 });
 
 await app.listen({ port: Number(process.env["PORT"] ?? 0), host: "127.0.0.1" });

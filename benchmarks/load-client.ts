@@ -35,17 +35,25 @@ interface LoadOptions {
   readonly next: () => Buffer;
   readonly connections: number;
   readonly durationMs: number;
+  /** Told of each answer: its request as `next` gave it, its status (0: the connection broke), and its time in ms. */
+  readonly onAnswer?: (answer: { readonly request: Buffer; readonly status: number; readonly ms: number }) => void;
 }
 
-/** Closed loop: each connection sends its next request when the last is answered. Measures throughput at saturation. */
-export async function closedLoop(options: LoadOptions): Promise<LoadResult> {
-  const run = new Run();
+/**
+ * Closed loop: each connection sends its next request when the last is answered. Measures throughput at saturation. Ends after
+ * `requestsMax`, if that is given; a connection that broke sends no more.
+ */
+export async function closedLoop(options: LoadOptions & { readonly requestsMax?: number }): Promise<LoadResult> {
+  const run = new Run(options);
   const connections = await openConnections(options, run);
   const started = performance.now();
   const until = started + options.durationMs;
+  let left = options.requestsMax ?? Number.POSITIVE_INFINITY;
   await Promise.all(
     connections.map(async (connection) => {
-      while (performance.now() < until) await connection.send(options.next(), performance.now());
+      while (left-- > 0 && connection.isOpen && performance.now() < until) {
+        await connection.send(options.next(), performance.now());
+      }
     }),
   );
   return run.result(performance.now() - started, connections);
@@ -55,8 +63,15 @@ export async function closedLoop(options: LoadOptions): Promise<LoadResult> {
  * Open loop: requests start at a fixed rate whether or not earlier ones are answered; latency counts from the intended
  * start, so that a stall is seen by every request it delays.
  */
-export async function openLoop(options: LoadOptions & { readonly ratePerSecond: number }): Promise<LoadResult> {
-  const run = new Run();
+export async function openLoop(
+  options: LoadOptions & {
+    readonly ratePerSecond: number;
+    /** Requests that may wait for a free connection, as their senders still wait for earlier answers; others are left out. Default all. */
+    readonly waitingMax?: number;
+  },
+): Promise<LoadResult> {
+  const { waitingMax = Number.POSITIVE_INFINITY } = options;
+  const run = new Run(options);
   const connections = await openConnections(options, run);
   const free = [...connections];
   const waiting: number[] = [];
@@ -76,6 +91,7 @@ export async function openLoop(options: LoadOptions & { readonly ratePerSecond: 
     const due = Math.min(total, Math.floor(((performance.now() - started) * options.ratePerSecond) / 1_000) + 1);
     for (; sent < due; sent++) waiting.push(started + (sent * 1_000) / options.ratePerSecond);
     pump();
+    waiting.splice(waitingMax);
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
   const giveUp = performance.now() + 5_000;
@@ -87,12 +103,20 @@ export async function openLoop(options: LoadOptions & { readonly ratePerSecond: 
 class Run {
   requests = 0;
   failures = 0;
+  private readonly onAnswer: LoadOptions["onAnswer"];
+
+  constructor({ onAnswer }: LoadOptions) {
+    this.onAnswer = onAnswer;
+  }
+
   readonly latency: RecordableHistogram = createHistogram({ figures: 3 });
 
-  record(status: number, sinceMs: number): void {
+  record(request: Buffer, status: number, sinceMs: number): void {
     this.requests++;
     if (status < 200 || status > 299) this.failures++;
-    this.latency.record(Math.max(1, Math.round((performance.now() - sinceMs) * 1_000)));
+    const ms = performance.now() - sinceMs;
+    this.latency.record(Math.max(1, Math.round(ms * 1_000)));
+    this.onAnswer?.({ request, status, ms });
   }
 
   result(elapsedMs: number, connections: readonly Connection[]): LoadResult {
@@ -115,8 +139,10 @@ function openConnections(options: LoadOptions, run: Run): Promise<Connection[]> 
 class Connection {
   private readonly socket: Socket;
   private readonly run: Run;
+  isOpen = true;
   private received: Buffer = Buffer.alloc(0);
   private intended = 0;
+  private request: Buffer = Buffer.alloc(0);
   private done: (() => void) | undefined;
 
   static open(port: number, run: Run): Promise<Connection> {
@@ -133,11 +159,15 @@ class Connection {
     socket.removeAllListeners("error");
     socket.on("data", (chunk: Buffer) => this.onData(chunk));
     socket.on("error", () => this.finish(0));
-    socket.on("close", () => this.finish(0));
+    socket.on("close", () => {
+      this.isOpen = false;
+      this.finish(0);
+    });
   }
 
   send(bytes: Buffer, intended: number): Promise<void> {
     this.intended = intended;
+    this.request = bytes;
     return new Promise((resolve) => {
       this.done = resolve;
       this.socket.write(bytes);
@@ -165,7 +195,7 @@ class Connection {
     const { done } = this;
     if (done === undefined) return;
     this.done = undefined;
-    this.run.record(status, this.intended);
+    this.run.record(this.request, status, this.intended);
     done();
   }
 }
