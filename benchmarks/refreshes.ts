@@ -4,9 +4,11 @@
  *
  * `npm run bench:refreshes -- --people 500 --seconds 4 --rounds 3`. With `--requests 1000000` instead: so many visits of the front page
  * and popular articles at rung 3, by `--visitors 100000` from as many addresses, a tenth of them signed in, while `--writes` a second
- * change an article.
+ * change an article; it ends after `--minutes` if they are not all done then.
  */
+import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
+import { get, type IncomingMessage } from "node:http";
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -21,11 +23,13 @@ const { values } = parseArgs({
     seconds: { type: "string", default: "4" },
     rounds: { type: "string", default: "3" },
     requests: { type: "string" },
+    rungs: { type: "string", default: "1,2,3" },
     visitors: { type: "string", default: "100000" },
     accounts: { type: "string", default: "200" },
     "signed-in": { type: "string", default: "0.1" },
     writes: { type: "string", default: "1" },
     connections: { type: "string", default: "16" },
+    minutes: { type: "string", default: "20" },
   },
 });
 const connections = Number(values.connections);
@@ -39,7 +43,7 @@ print(`Node ${process.version}, ${cpus().length} x ${cpus()[0]?.model ?? "unknow
 const database = await seededDatabase(values.people, countingSettings);
 const count = await countQueries(database.connection);
 try {
-  if (values.requests === undefined) for (const rung of [1, 2, 3]) await atRung(rung);
+  if (values.requests === undefined) for (const rung of values.rungs.split(",").map(Number)) await atRung(rung);
   else await millionRefreshes(Number(values.requests));
 } finally {
   await count.close();
@@ -52,11 +56,11 @@ async function atRung(rung: number): Promise<void> {
     await count.settle();
     const paths = database.slugs.slice(0, coldArticles).map((slug) => `/api/articles/${slug}`);
     print(`\nrung ${rung}`);
-    const once = { port: stack.port, connections: 1, durationMs: 60_000 };
-    show("GET / cold", await count.during(() => runLoad({ ...once, paths: ["/"], requestsMax: 1 })));
+    const coldly = { port: stack.port, connections: 1, durationMs: 60_000 };
+    show("GET / cold", await count.during(() => runLoad({ ...coldly, paths: ["/"], requestsMax: 1 })));
     show(
       "GET /api/articles/:slug cold",
-      await count.during(() => runLoad({ ...once, paths, requestsMax: paths.length })),
+      await count.during(() => runLoad({ ...coldly, paths, requestsMax: paths.length })),
     );
     if (rung === 3) return await besideStatic(stack, paths.slice(0, warmArticles));
     for (const [name, list] of [
@@ -74,27 +78,34 @@ async function atRung(rung: number): Promise<void> {
   }
 }
 
-function warm(port: number, paths: readonly string[]): Promise<Loaded> {
-  return runLoad({ port, connections, durationMs: Number(values.seconds) * 1_000, paths });
+function warm(port: number, paths: readonly string[], takesGzip = false): Promise<Loaded> {
+  return runLoad({ port, connections, durationMs: Number(values.seconds) * 1_000, paths, takesGzip });
+}
+
+/** As they come: what the CDN keeps compressed is compared with a file that is. */
+async function bytesOf(port: number, path: string): Promise<Buffer> {
+  const headers = { "accept-encoding": "gzip", "user-agent": "Mozilla/5.0" };
+  const [response] = (await once(get({ port, path, headers, agent: false }), "response")) as [IncomingMessage];
+  const parts: Buffer[] = [];
+  for await (const part of response) parts.push(part as Buffer);
+  return Buffer.concat(parts);
 }
 
 /** In turns, so that a change of the machine's pace meets all. */
 async function besideStatic(stack: StartedStack, articles: readonly string[]): Promise<void> {
-  const bytesOf = async (path: string) =>
-    Buffer.from(await (await fetch(`http://127.0.0.1:${stack.port}${path}`)).arrayBuffer());
-  const files = { page: await bytesOf("/"), article: await bytesOf(articles[0] as string) };
+  const files = { page: await bytesOf(stack.port, "/"), article: await bytesOf(stack.port, articles[0] as string) };
   const limit = await startStaticServers(files);
   try {
     for (const [name, paths, file] of [
       ["GET /", ["/"], "page"],
       ["GET /api/articles/:slug", articles, "article"],
     ] as const) {
-      await warm(stack.port, paths);
+      await warm(stack.port, paths, true);
       const [edge, varnish, nginx]: Measured[][] = [[], [], []];
       for (let round = 0; round < Number(values.rounds); round++) {
-        edge?.push(await count.during(() => warm(stack.port, paths)));
-        varnish?.push(await count.during(() => warm(limit.varnish, [`/${file}`])));
-        nginx?.push(await count.during(() => warm(limit.nginx, [`/${file}`])));
+        edge?.push(await count.during(() => warm(stack.port, paths, true)));
+        varnish?.push(await count.during(() => warm(limit.varnish, [`/${file}`], true)));
+        nginx?.push(await count.during(() => warm(limit.nginx, [`/${file}`], true)));
       }
       show(`${name} edge`, middle(edge ?? []));
       show(`  static, Varnish, ${number(files[file].length)} B`, middle(varnish ?? []));
@@ -146,7 +157,7 @@ async function millionRefreshes(requests: number): Promise<void> {
       runLoad({
         port: stack.port,
         connections,
-        durationMs: 20 * 60_000,
+        durationMs: Number(values.minutes) * 60_000,
         requestsMax: requests,
         visitors: {
           number: Number(values.visitors),

@@ -12,6 +12,8 @@ export interface Load {
   readonly requestsMax?: number;
   /** In turn; as often as they are there. */
   readonly paths?: readonly string[];
+  /** Takes gzip, as browsers do; for servers that say how long it is. */
+  readonly takesGzip?: boolean;
   readonly visitors?: {
     readonly number: number;
     /** Cookies of real sessions; the visitors that are signed in share them. */
@@ -54,8 +56,8 @@ async function run(load: Load): Promise<Loaded> {
 
 const userAgent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 
-function inTurn({ port, paths = ["/"] }: Load): () => Buffer {
-  const headers = { "user-agent": userAgent };
+function inTurn({ port, paths = ["/"], takesGzip = false }: Load): () => Buffer {
+  const headers = { "user-agent": userAgent, ...(takesGzip ? { "accept-encoding": "gzip" } : {}) };
   const requests = paths.map((path) => requestBytes({ method: "GET", path, port, headers }));
   let at = 0;
   return () => requests[at++ % requests.length] as Buffer;

@@ -26,9 +26,7 @@ export async function startStaticServers(files: Readonly<Record<string, Buffer>>
   await answers(nginx, Object.keys(files));
   const args = ["-F", "-n", join(folder, "varnish"), "-j", "none", "-T", "none", "-a", `127.0.0.1:${varnish}`];
   const same = ["-s", "malloc,256m", "-p", "vsl_space=8m", "-p", "thread_pool_min=50", "-t", "3600"];
-  children.push(
-    spawn("varnishd", [...args, "-b", `127.0.0.1:${nginx}`, ...same], { stdio: ["ignore", "ignore", "inherit"] }),
-  );
+  children.push(spawn("varnishd", [...args, "-b", `127.0.0.1:${nginx}`, ...same], { stdio: "ignore" }));
   await answers(varnish, Object.keys(files));
   return {
     nginx,
