@@ -25,12 +25,19 @@ export interface StartConduitOptions {
   readonly environment?: Readonly<Record<string, string>>;
 }
 
+/**
+ * No request is refused for overload: these tests ask for much at once on machines that do much else beside, and what they ask is
+ * not how much can be done. That has tests of its own.
+ */
+export const calmWeb = { web: { loopLatenessMsMax: 0 } } as const;
+
 /** Starts Conduit on a free port with fresh data. */
 export async function startConduit(options: StartConduitOptions = {}): Promise<TestConduit> {
   const folder = await mkdtemp(join(tmpdir(), "conduit-test-"));
   // The databases run as another user when the tests run as root.
   await chmod(folder, 0o755);
   const { topology } = resolveTopology({
+    file: { name: "of the tests", content: calmWeb },
     flags: { port: "0", dir: folder, shards: String(options.shards ?? 1), cache: options.cache ?? "on" },
   });
   const app = await startApp(conduit, {

@@ -15,7 +15,7 @@ import { startApp } from "rungs/app";
 import { embeddedConnection } from "rungs/database/embedded";
 import { env, resolveTopology, type TopologyInput } from "rungs/topology";
 import conduit from "../../src/app.ts";
-import { startConduit, type TestConduit } from "./conduit.ts";
+import { calmWeb, startConduit, type TestConduit } from "./conduit.ts";
 
 const bin = fileURLToPath(new URL("../../../../packages/operator/bin/rungs.mjs", import.meta.url));
 const conduitFolder = fileURLToPath(new URL("../../", import.meta.url));
@@ -89,7 +89,7 @@ async function startStack(
   // The databases run as another user when the tests run as root.
   await chmod(folder, 0o755);
   const config = join(folder, "settings.json");
-  await writeFile(config, JSON.stringify(settings));
+  await writeFile(config, JSON.stringify({ ...settings, web: { ...calmWeb.web, ...settings.web } }));
   const flags = { rung, port: 0, dir: folder, shards, processes, config };
   const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
   const launcher = spawn(process.execPath, [bin, "up", "--json", ...args], {
