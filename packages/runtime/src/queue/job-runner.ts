@@ -123,13 +123,13 @@ class Lane<C> {
     return free * 2 >= capacity ? free : 0;
   }
 
-  /** Takes room back, and lets those who found none look. */
-  release(slots: number): void {
+  /** Takes room back. Gives those who found none before: they are to look now, first come first. */
+  release(slots: number): readonly { look(): void }[] {
     this.held -= slots;
-    if (slots === 0 || this.room() === 0) return;
+    if (slots === 0 || this.room() === 0) return [];
     const denied = [...this.denied];
     this.denied.clear();
-    for (const worker of denied) worker.look();
+    return denied;
   }
 
   /** Begins `start` when one of the handler's places is free. */
@@ -245,11 +245,14 @@ class StoreWorker<C> {
       });
       if (wanted.length === 0) return;
       const jobs = (await this.guarded("claim jobs", () => this.store.claim(this.workerId, wanted))) ?? [];
-      for (const { lane, handler, slots } of wanted) {
+      const denied = wanted.flatMap(({ lane, handler, slots }) => {
         const claimed = jobs.filter((job) => job.handler === handler).length;
-        lane.release(slots - claimed);
         if (claimed === slots) this.isLookWanted = true;
-      }
+        return lane.release(slots - claimed);
+      });
+      // Only now that the room of all handlers is free: who looked earlier would find that of the first one, and this store, which
+      // looks again at once, the rest, time after time.
+      for (const worker of new Set(denied)) worker.look();
       for (const job of jobs) this.start(job);
     }
   }
@@ -320,7 +323,7 @@ class StoreWorker<C> {
   private free(job: ClaimedJob): void {
     const lane = this.lanes.get(job.handler) as Lane<C>;
     // What there was no room for is looked for as soon as there is, and what is new is announced: no look is owed here.
-    lane.release(1);
+    for (const worker of lane.release(1)) worker.look();
   }
 
   private async beat(): Promise<void> {

@@ -125,3 +125,29 @@ it("a handler without room on one store keeps neither the stores looking nor oth
   }
   gate.resolve();
 });
+
+it("a store in constant use keeps no handler's room from the others", async () => {
+  const names = Array.from({ length: 10 }, (_, index) => `thing.of${index}`);
+  const events = names.map((name) => defineEvent(name, z.object({ shard: z.int() })));
+  const started: number[] = [];
+  const handlers = events.map((event, index) => ({
+    ...handle(event, async ({ payload }) => {
+      if (payload.shard !== 1) started.push(index);
+    }),
+    name: `work${index}`,
+  }));
+  const publish = await start(handlers);
+  const stop = new AbortController();
+  const busy = [0, 3, 6].map(async (index) => {
+    while (!stop.signal.aborted) await publish(events[index] as typeof noted, 1);
+  });
+  const since = performance.now();
+  for (let round = 0; round < 20; round++) {
+    for (const shard of [0, 2]) await publish(events[9] as typeof noted, shard);
+    await expect.poll(() => started.length, { interval: 2, timeout: 10_000 }).toBe(2 * (round + 1));
+  }
+  const tookMs = performance.now() - since;
+  stop.abort();
+  await Promise.all(busy);
+  expect(tookMs).toBeLessThan(4_000);
+});
