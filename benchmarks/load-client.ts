@@ -184,9 +184,8 @@ class Connection {
     const head = this.received.indexOf("\r\n\r\n");
     if (head < 0) return;
     const headers = this.received.toString("latin1", 0, head).toLowerCase();
-    const length = /\r\ncontent-length: (\d+)/.exec(headers)?.[1];
-    if (length === undefined) throw new Error(`Answer without Content-Length: ${headers}`);
-    if (this.received.length < head + 4 + Number(length)) return;
+    const end = bodyEnd(this.received, head + 4, headers);
+    if (end === undefined || this.received.length < end) return;
     this.received = Buffer.alloc(0);
     this.finish(Number(headers.slice(9, 12)));
   }
@@ -197,5 +196,21 @@ class Connection {
     this.done = undefined;
     this.run.record(this.request, status, this.intended);
     done();
+  }
+}
+
+/** Where the body that begins at `start` ends; undefined while that is not known yet. */
+function bodyEnd(received: Buffer, start: number, headers: string): number | undefined {
+  const length = /\r\ncontent-length: (\d+)/.exec(headers)?.[1];
+  if (length !== undefined) return start + Number(length);
+  // A cache that is still being given the body has no length to tell.
+  if (!headers.includes("\r\ntransfer-encoding: chunked")) throw new Error(`Answer without a length: ${headers}`);
+  for (let at = start; ; ) {
+    const line = received.indexOf("\r\n", at);
+    if (line < 0) return undefined;
+    const size = Number.parseInt(received.toString("latin1", at, line), 16);
+    at = line + 2 + size + 2;
+    if (size === 0) return at;
+    if (at > received.length) return undefined;
   }
 }
