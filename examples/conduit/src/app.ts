@@ -11,7 +11,7 @@ import { mediaHandlers, mediaSchedules } from "./media/media-handlers.ts";
 import { mediaFiles, type ReceiveUpload, receive } from "./media/media-routes.ts";
 import { createUploads } from "./media/uploads.ts";
 import { createLiveFeed } from "./notifications/live-feed.ts";
-import { notificationHandlers } from "./notifications/notification-handlers.ts";
+import { notificationHandlers, notificationSchedules } from "./notifications/notification-handlers.ts";
 import { createNotifications, type NotificationCentre } from "./notifications/notifications.ts";
 import { userTopic } from "./notifications/topics.ts";
 import { paymentHandlers, paymentSchedules } from "./payments/payment-handlers.ts";
@@ -40,6 +40,7 @@ const notifications = defineService<Tables>("notifications", {
   tables: { notification_boxes: { shardBy: "user_id" }, notifications: { shardBy: "user_id" } },
   migrations: new URL("./notifications/migrations/", import.meta.url),
   on: notificationHandlers,
+  schedules: notificationSchedules,
 });
 
 const media = defineService<Tables>("media", {

@@ -229,6 +229,25 @@ describe.each(
     expect((await untilState(alice, id, "ready", "failed")).state).toBe("ready");
   });
 
+  it("ends an upload that nothing works on any more, and leaves one that is worked on", async () => {
+    const uploads = [await ready("image", photo), await ready("image", photo)] as const;
+    const { db } = conduit.app.context;
+    const owner = ownerOf(uploads[0]);
+    const setProcessing = ({ id }: Upload, updatedAt: Date) =>
+      db
+        .for(owner)
+        .updateTable("uploads")
+        .set({ state: "processing", updated_at: updatedAt } as never)
+        .where("owner_id", "=", owner)
+        .where("upload_id", "=", id)
+        .execute();
+    await setProcessing(uploads[0], new Date(Date.now() - 2 * 60 * 60_000));
+    await setProcessing(uploads[1], new Date(Date.now() - 80 * 60_000));
+    await db.home.transaction(async (tx) => tx.publish(videosDue, {}));
+    expect((await untilState(alice, uploads[0].id, "failed")).message).toMatch(/could not be processed/);
+    expect((await alice.get(`/uploads/${uploads[1].id}`)).body.upload.state).toBe("processing");
+  });
+
   it("removes objects that no upload refers to when they are old, and no others", { timeout: 90_000 }, async () => {
     const done = await ready("image", photo);
     const owner = ownerOf(done);

@@ -3,6 +3,7 @@ import { type EventStreamClient, openEventStream } from "@rungs/contract/event-s
 import { uuidV7 } from "rungs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { uploadFailed, uploadReady } from "../src/media/media-events.ts";
+import { oldNotificationsDue } from "../src/notifications/notification-events.ts";
 import { addNotification } from "../src/notifications/notification-statements.ts";
 import { createNotifications } from "../src/notifications/notifications.ts";
 import { tipCompleted } from "../src/payments/payment-events.ts";
@@ -125,6 +126,34 @@ describe.each(
       unreadCount: 0,
     });
     expect((await alice.post("/notifications/read", { upTo: 1 })).body).toMatchObject({ readUpTo: 30, unreadCount: 0 });
+  });
+
+  it("forgets what is old, counts it as read, and gives no number again", async () => {
+    const [alice, bob] = [await person("alice"), await person("bob")];
+    await followers(alice, 4);
+    await expect.poll(async () => (await alice.get("/notifications")).body.newest, wait).toBe(4);
+    const { db } = conduit.app.context;
+    const day = 24 * 60 * 60_000;
+    const aliceId = (await conduit.app.context.sessions.load(alice.token as string))?.userId as string;
+    for (const [number, days] of [
+      [1, 91],
+      [2, 92],
+      [3, 89],
+    ] as const) {
+      await db
+        .for(aliceId)
+        .updateTable("notifications")
+        .set({ created_at: new Date(Date.now() - days * day) })
+        .where("user_id", "=", aliceId)
+        .where("number", "=", number)
+        .execute();
+    }
+    await db.home.transaction(async (tx) => tx.publish(oldNotificationsDue, {}));
+    const ids = async () => (await alice.get("/notifications")).body.notifications.map(({ id }: { id: number }) => id);
+    await expect.poll(ids, wait).toEqual([4, 3]);
+    expect((await alice.get("/notifications")).body).toMatchObject({ newest: 4, readUpTo: 2, unreadCount: 2 });
+    await bob.post(`/profiles/${await nameOf(alice)}/follow`);
+    await expect.poll(ids, wait).toEqual([5, 4, 3]);
   });
 
   it("resumes after a lost connection with what was missed, by header and by address", async () => {

@@ -20,7 +20,7 @@ import {
   videoLimits,
   videoTimeLimitMs,
 } from "./upload-rules.ts";
-import { moveUpload, uploadsThatExist } from "./upload-statements.ts";
+import { failAbandoned, moveUpload, uploadsThatExist } from "./upload-statements.ts";
 import { tellOwner, type UploadRow } from "./uploads.ts";
 
 type Context = ServiceContext<Tables>;
@@ -33,6 +33,8 @@ const takenUpMax = 50;
 const orphanAgeMs = 24 * 60 * 60_000;
 const orphanSweepEveryMs = 6 * 60 * 60_000;
 const renditionsMax = 100;
+/** Work that is under way writes its progress down by far more often. */
+const abandonedMs = videoTimeLimitMs + 15 * 60_000;
 const tries = { attemptsMax: 8, backoff: { firstMs: 2_000, maxMs: 300_000 } };
 
 /** One driver a process and setting: each bounds what is at work at once. */
@@ -62,7 +64,10 @@ export const mediaHandlers: Readonly<Record<string, Handler<Context>>> = {
     { ...tries, concurrency: 1, timeLimitMs: videoTimeLimitMs },
   ),
 
-  resume: handle(videosDue, (_delivery, context: Context) => takeUpWaiting(context)),
+  resume: handle(videosDue, async (_delivery, context: Context) => {
+    await takeUpWaiting(context);
+    await giveUpAbandoned(context);
+  }),
 
   remove: handle(uploadRemoved, async (delivery, { db, storage }: Context) => {
     const { ownerId, uploadId } = delivery.payload;
@@ -122,6 +127,19 @@ export async function takeUpWaiting(context: Context): Promise<void> {
     const [row] = await db.for(ownerId).run(moveUpload, values, { publish: [message] });
     if (row !== undefined) await tellOwner(context, row);
   }
+}
+
+/**
+ * Ends uploads that nothing works on any more: what killed its worker at every try left no word. An operator can still have the
+ * dead letter tried again.
+ */
+export async function giveUpAbandoned(context: Context): Promise<void> {
+  const { db, clock } = context;
+  const now = new Date(clock.now());
+  const before = new Date(clock.now() - abandonedMs);
+  const message = "could not be processed here; please try again later";
+  const ended = await db.everywhere<UploadRow>((shard) => shard.run(failAbandoned, { before, message, now }));
+  for (const row of ended) await tellOwner(context, row);
 }
 
 /** Those keys that an upload still needs: its renditions, and its original until it is processed. */

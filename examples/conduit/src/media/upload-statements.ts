@@ -93,6 +93,16 @@ export const moveUpload = define<{
     .returning(columns),
 );
 
+/** Ends the uploads that were to be processed and have not moved since. */
+export const failAbandoned = define<{ before: Date; message: string; now: Date }>()("upload_fail_abandoned", (q, p) =>
+  q
+    .updateTable("uploads")
+    .set({ state: "failed", progress: 0, message: p.message, updated_at: p.now } as never)
+    .where("state", "=", "processing")
+    .where("updated_at", "<", p.before)
+    .returning(columns),
+);
+
 /** Marks an upload as ready. */
 export const finishUpload = define<{
   ownerId: string;

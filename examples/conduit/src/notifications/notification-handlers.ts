@@ -1,18 +1,27 @@
 /** What becomes a notification: one handler an event. Nobody is told of what they did themselves. */
 import type { ServiceContext } from "rungs";
-import { type Handler, handle } from "rungs/queue";
+import { every, type Handler, handle, type Schedule } from "rungs/queue";
 import { userFollowed } from "../accounts/account-events.ts";
 import { articleCommented, articleFavorited } from "../articles/article-events.ts";
 import { uploadFailed, uploadReady } from "../media/media-events.ts";
 import { tipCompleted } from "../payments/payment-events.ts";
 import type { Tables } from "../schema.ts";
-import { articleTitle } from "./notification-statements.ts";
+import { oldNotificationsDue } from "./notification-events.ts";
+import { articleTitle, forgetUpTo, oldNotifications } from "./notification-statements.ts";
 import { createNotifications } from "./notifications.ts";
 import { articleTopic } from "./topics.ts";
 
 type Context = ServiceContext<Tables>;
 
+const keptMs = 90 * 24 * 60 * 60_000;
+const forgetEveryMs = 60 * 60_000;
+/** Notifications looked for at once on each shard, and how often at one time; the rest an hour later. */
+const batchMax = 5_000;
+const batchesMax = 200;
+
 export const notificationHandlers: Readonly<Record<string, Handler<Context>>> = {
+  forget: handle(oldNotificationsDue, ({ signal }, context: Context) => forgetOld(context, signal)),
+
   followed: handle(userFollowed, async (delivery, context: Context) => {
     const { followedId, followerId } = delivery.payload;
     if (followedId === followerId) return;
@@ -78,4 +87,22 @@ async function tellOfVideo(
     subjectId: `${uploadId}:${state}`,
     details: { uploadId, state },
   }));
+}
+
+export const notificationSchedules: Readonly<Record<string, Schedule>> = {
+  forget: every({ event: oldNotificationsDue, payload: {}, everyMs: forgetEveryMs }),
+};
+
+/** Forgets notifications made more than 90 days ago; their numbers are not given again. */
+async function forgetOld({ db, clock }: Context, signal: AbortSignal): Promise<void> {
+  const before = new Date(clock.now() - keptMs);
+  for (let batch = 0; batch < batchesMax && !signal.aborted; batch++) {
+    const old = await db.everywhere((shard) => shard.run(oldNotifications, { before, limit: batchMax }));
+    if (old.length === 0) return;
+    const newestOf = new Map<string, number>();
+    for (const { user_id: userId, number } of old) {
+      newestOf.set(userId, Math.max(number, newestOf.get(userId) ?? 0));
+    }
+    for (const [userId, number] of newestOf) await db.for(userId).run(forgetUpTo, { userId, number });
+  }
 }

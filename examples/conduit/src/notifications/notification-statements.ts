@@ -99,6 +99,25 @@ export const readUpTo = define<{ userId: string; number: number }>()("notificati
     .returning(["last_number", "read_number"]),
 );
 
+/** The oldest notifications made before a time. */
+export const oldNotifications = define<{ before: Date; limit: number }>()("notifications_old", (q, p) =>
+  q
+    .selectFrom("notifications")
+    .select(["user_id", "number"])
+    .where("created_at", "<", p.before)
+    .orderBy("created_at")
+    .limit(p.limit),
+);
+
+/** Forgets an owner's notifications up to a number; those unread count as read. */
+export const forgetUpTo = define<{ userId: string; number: number }>()("notifications_forget", (q, p) =>
+  q
+    .with("gone", (w) => w.deleteFrom("notifications").where("user_id", "=", p.userId).where("number", "<=", p.number))
+    .updateTable("notification_boxes")
+    .set({ read_number: sql<number>`greatest(read_number, ${p.number}::int)` })
+    .where("user_id", "=", p.userId),
+);
+
 /** What a notification says of an article. */
 export const articleTitle = define<{ authorId: string; articleId: string }>()("notification_article", (q, p) =>
   q
