@@ -93,6 +93,7 @@ export interface UploadTable {
   upload_id: string;
   purpose: UploadPurpose;
   name: string;
+  is_private: boolean;
   state: "received" | "processing" | "waiting" | "ready" | "failed";
   progress: number;
   message: string | null;

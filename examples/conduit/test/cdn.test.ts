@@ -126,6 +126,21 @@ describe("uploads", () => {
   }, 30_000);
 });
 
+describe("private uploads", () => {
+  it("come by their signed address only, and the CDN keeps none", async () => {
+    const sent = await upload(stack.url, alice, "image", await picture(800, 600), "diary.jpg", "private");
+    const { media } = await untilState(alice, sent.body.upload.id, "ready", "failed");
+    for (let time = 0; time < 3; time++) {
+      const answer = await stack.ask(media as string);
+      expect([answer.status, answer.headers["x-cache"]]).not.toContain("hit");
+      expect(answer.status).toBe(200);
+      expect(answer.headers["cache-control"]).toMatch(/^private, /);
+    }
+    for (const path of [media?.split("?")[0], `${media}&x=.css`, media?.replace("/private/", "/media/")])
+      expect((await stack.ask(path as string)).status, path).toBe(404);
+  }, 30_000);
+});
+
 describe("writes", () => {
   it("of an article are seen on its page, the lists and the API", async () => {
     for (const path of ["/", `/article/${slug}`, `/api/articles/${slug}`]) await warm(path);

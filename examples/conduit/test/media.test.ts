@@ -80,6 +80,41 @@ describe.each(
     }
   });
 
+  it("keeps a private picture to those who hold its signed address, until that ends", async () => {
+    const answer = await upload(conduit.url, alice, "image", photo, "diary.jpg", "private");
+    expect([answer.status, answer.body.upload]).toMatchObject([202, { isPrivate: true, markdown: null }]);
+    const done = await untilState(alice, answer.body.upload.id, "ready", "failed");
+    expect(done).toMatchObject({ state: "ready", isPrivate: true, markdown: null });
+    const media = done.media as string;
+    expect(media).toMatch(/^\/private\/[0-9a-f/-]+\/w1280\.webp\?expires=\d+&signature=[\w-]{43}$/);
+    const whole = await get(media);
+    expect([whole.status, whole.headers.get("content-type")]).toEqual([200, "image/webp"]);
+    expect(whole.headers.get("cache-control")).toMatch(/^private, max-age=\d+, immutable$/);
+    expect(whole.headers.get("cross-origin-resource-policy")).toBe("same-origin");
+    const bytes = Buffer.from(await whole.arrayBuffer());
+    const part = await get(media, { range: "bytes=10-29" });
+    expect([part.status, Buffer.from(await part.arrayBuffer())]).toEqual([206, bytes.subarray(10, 30)]);
+    // Nobody gets it without the address: by its path, by the public one, by another's signature, or by a later end.
+    const [path = "", query = ""] = media.split("?");
+    const other = done.renditions.find(({ name }) => name === "w640.webp")?.url.split("?")[1];
+    const later = query.replace(/expires=(\d+)/, (_, end) => `expires=${Number(end) + 60}`);
+    for (const refused of [
+      path,
+      path.replace("/private/", "/media/"),
+      `${path}?${other}`,
+      `${path}?${later}`,
+      `${media}x`,
+    ])
+      expect((await get(refused, { authorization: `Token ${alice.token}` })).status, refused).toBe(404);
+    expect((await bob.get(`/uploads/${done.id}`)).status).toBe(404);
+    const brief = conduit.app.context.signedPaths.sign(path, { validMs: 0 });
+    await expect.poll(async () => (await get(brief)).status, { timeout: 5_000 }).toBe(404);
+    expect((await upload(conduit.url, alice, "avatar", photo, "me.jpg", "private")).status).toBe(422);
+    expect((await upload(conduit.url, alice, "image", photo, "me.jpg", "secret")).status).toBe(422);
+    expect((await alice.delete(`/uploads/${done.id}`)).status).toBe(204);
+    await expect.poll(async () => (await get(media)).status, { timeout: 20_000 }).toBe(404);
+  });
+
   it("makes an avatar the user's picture, and the latest one wins", async () => {
     const first = await ready("avatar", photo);
     const second = await ready("avatar", await picture(300, 500));

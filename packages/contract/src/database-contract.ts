@@ -1,9 +1,13 @@
 /** What a sharded database must do, over any servers. Run it for each driver and number of shards. */
 import fc from "fast-check";
 import { type Generated, sql } from "kysely";
+import { systemClock } from "rungs";
 import {
   type Database,
   initialPlacement,
+  ownershipOf,
+  PlacementLeases,
+  PlacementWatch,
   type ShardConnection,
   shardedDatabase,
   shardOf,
@@ -44,6 +48,8 @@ const owners = Array.from({ length: 24 }, (_, index) => ownerAt(index));
 export function databaseContract(options: {
   readonly name: string;
   readonly shards: number;
+  /** Find each key's shard by what the shards claim, as an app does; default by a placement that never changes. */
+  readonly isRouted?: boolean;
   open(): Promise<ShardConnection[]>;
 }): void {
   describe(`the database contract: ${options.name}, ${options.shards} shard(s)`, () => {
@@ -66,9 +72,16 @@ export function databaseContract(options: {
       await sql`create table names (name text primary key, owner_id uuid not null)`.execute(
         (shards[0] as ShardConnection).kysely,
       );
+      const source = new PlacementWatch({
+        leases: new PlacementLeases({ placement, clock: systemClock }),
+        ...{ clock: systemClock, log: { debug() {}, info() {}, warn() {}, error() {} } },
+        read: async (shard) => ({ epoch: 1, ownership: ownershipOf(placement, shard) }),
+      });
+      await source.refresh();
       db = shardedDatabase<Tables>({
         shards: shards as [ShardConnection, ...ShardConnection[]],
         placement,
+        ...(options.isRouted === true ? { source } : {}),
         tables: tableRegistry([
           { name: "contract", tables: { items: { shardBy: "owner_id" }, names: { home: true } } },
         ]),

@@ -29,6 +29,7 @@ export function sampleSession(fields: Partial<SessionRecord> = {}): SessionRecor
     expiresAt: at(100),
     data: {},
     wrote: 0,
+    seen: {},
     ...fields,
   };
 }
@@ -56,6 +57,22 @@ export async function expectNoUpdateLostByRotation(store: SessionStore): Promise
     const acknowledged = answers.flatMap((answer, index) => (answer === undefined ? [] : [`field${index}`]));
     expect(Object.keys(carried ?? {})).toEqual(expect.arrayContaining(acknowledged));
   }
+}
+
+/** How far a database had got, as the sessions of an app note it. */
+const position = (lsn: number) => `00000001${lsn.toString(16).padStart(16, "0")}`;
+
+/** Fails unless of many notes at once the latest of each shard is kept. */
+export async function expectLatestSeenKept(store: SessionStore): Promise<void> {
+  const session = sampleSession({ seen: { 0: position(7), 1: position(500) } });
+  await store.create(session);
+  const notes = Array.from({ length: 40 }, (_, index) => ({
+    0: position((index * 23) % 40),
+    [1 + (index % 3)]: position(100 + index),
+  }));
+  await Promise.all(notes.map((seen) => store.noteSeen(session.tokenHash, seen)));
+  const latest = { 0: position(39), 1: position(500), 2: position(137), 3: position(138) };
+  expect((await store.read(session.tokenHash))?.seen).toEqual(latest);
 }
 
 /** The suite. `makeStore` opens an empty store. */
@@ -95,6 +112,7 @@ export function sessionStoreContract(options: {
         update: () => store.update(session.tokenHash, { a: 1 }),
         rotate: () => store.rotate(session.tokenHash, sampleSession(), { keepsData: true }),
         noteWrite: () => store.noteWrite(session.tokenHash, 1),
+        noteSeen: () => store.noteSeen(session.tokenHash, { 0: position(1) }),
         revoke: () => store.revoke(session.tokenHash),
         revokeAllOf: () => store.revokeAllOf(String(session.userId)),
         ...(store.capabilities.expiresByItself ? {} : { sweep: () => store.sweep(sweep) }),
@@ -109,7 +127,8 @@ export function sessionStoreContract(options: {
 function readingAndWriting(store: () => SessionStore): void {
   it("gives back a session as it was created", async () => {
     const data = { text: "ü \"'\\ <b>", number: 1.5, list: [1, null, { deep: true }], empty: {} };
-    const session = sampleSession({ data, lastSeenAt: at(1), expiresAt: new Date(now + 1) });
+    const seen = { 0: position(9), 1023: `ffffffff${"f".repeat(16)}` };
+    const session = sampleSession({ data, seen, lastSeenAt: at(1), expiresAt: new Date(now + 1) });
     await store().create(session);
     expect(await store().read(session.tokenHash)).toEqual(session);
   });
@@ -153,11 +172,31 @@ function readingAndWriting(store: () => SessionStore): void {
     expect(await store().read(session.tokenHash)).toBeUndefined();
   });
 
+  it("keeps the latest of what a session has seen of each shard, also when many note at once", () =>
+    expectLatestSeenKept(store()));
+
+  it("keeps what was seen of 1,024 shards", async () => {
+    const session = sampleSession();
+    await store().create(session);
+    const seen = Object.fromEntries(Array.from({ length: 1_024 }, (_, shard) => [shard, position(shard)]));
+    await store().noteSeen(session.tokenHash, seen);
+    expect((await store().read(session.tokenHash))?.seen).toEqual(seen);
+  });
+
+  it("takes a later timeline for later, whatever the place in the log", async () => {
+    const session = sampleSession({ seen: { 0: position(0xffff) } });
+    await store().create(session);
+    await store().noteSeen(session.tokenHash, { 0: "000000020000000000000001" });
+    await store().noteSeen(session.tokenHash, { 0: position(0xfffff) });
+    expect((await store().read(session.tokenHash))?.seen).toEqual({ 0: "000000020000000000000001" });
+  });
+
   it("brings no session back by noting its use or updating it", async () => {
     const session = sampleSession();
     await store().create(session);
     await store().revoke(session.tokenHash);
     await store().touch(session.tokenHash, at(2), at(1));
+    await store().noteSeen(session.tokenHash, { 0: position(1) });
     expect(await store().update(session.tokenHash, { a: 1 })).toBeUndefined();
     expect(await store().read(session.tokenHash)).toBeUndefined();
   });
@@ -216,6 +255,16 @@ function rotating(store: () => SessionStore): void {
     expect(await store().rotate(old.tokenHash, fresh, { keepsData: false })).toEqual({});
     expect(await store().read(old.tokenHash)).toBeUndefined();
     expect((await store().read(fresh.tokenHash))?.data).toEqual({});
+  });
+
+  it("carries over what the old session has seen, with its data or without", async () => {
+    for (const keepsData of [true, false]) {
+      const old = sampleSession({ seen: { 0: position(5), 1: position(9) } });
+      const fresh = sampleSession({ seen: { 1: position(7), 2: position(3) } });
+      await store().create(old);
+      await store().rotate(old.tokenHash, fresh, { keepsData });
+      expect((await store().read(fresh.tokenHash))?.seen).toEqual({ 0: position(5), 1: position(9), 2: position(3) });
+    }
   });
 
   it("makes the new session even when the old one is gone", async () => {

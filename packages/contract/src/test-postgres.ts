@@ -46,7 +46,7 @@ export interface TestPostgresOptions {
 }
 
 const run = promisify(execFile);
-const superuser = "rungs";
+export const superuser = "rungs";
 const port = 5432;
 const startTimeoutMs = 30_000;
 const logTailCharacters = 4_000;
@@ -85,7 +85,7 @@ exit $status
 `;
 
 /** The user the server runs as; none when this process is unprivileged already. */
-type Account = { readonly uid: number; readonly gid: number } | Record<string, never>;
+export type Account = { readonly uid: number; readonly gid: number } | Record<string, never>;
 
 /** Starts a server with an empty database "postgres". Raises an `Error` with the server's own words when it cannot. */
 export async function startTestPostgres(options: TestPostgresOptions = {}): Promise<TestPostgres> {
@@ -178,7 +178,7 @@ function whenReady(child: ChildProcess): Promise<void> {
 }
 
 /** The data directory that servers start from, made if need be. */
-async function ensureTemplate(programs: Programs, account: Account): Promise<string> {
+export async function ensureTemplate(programs: Programs, account: Account): Promise<string> {
   const owner = account.uid ?? process.getuid?.() ?? 0;
   const kind = createHash("sha256")
     .update([programs.fullVersion, ...initdbFlags].join(" "))
@@ -205,16 +205,18 @@ async function ensureTemplate(programs: Programs, account: Account): Promise<str
   return template;
 }
 
-interface Programs {
+/** A PostgreSQL on this machine. */
+export interface Programs {
   /** Folder of `postgres` and `initdb`. */
   readonly bin: string;
   readonly version: number;
   readonly fullVersion: string;
 }
 
-async function findPrograms(account: Account): Promise<Programs> {
+/** `isSystemFirst`: the machine's own before those that npm ships. */
+export async function findPrograms(account: Account, isSystemFirst = false): Promise<Programs> {
   const tried: string[] = [];
-  for (const bin of await programFolders()) {
+  for (const bin of await programFolders(isSystemFirst)) {
     try {
       const { stdout } = await run(join(bin, "postgres"), ["--version"], { ...account, cwd: "/" });
       const fullVersion = stdout.trim();
@@ -228,7 +230,7 @@ async function findPrograms(account: Account): Promise<Programs> {
   );
 }
 
-async function programFolders(): Promise<string[]> {
+async function programFolders(isSystemFirst: boolean): Promise<string[]> {
   const given = process.env["RUNGS_TEST_POSTGRES_BIN"];
   if (given !== undefined && given !== "") return [given];
   const shipped: string[] = [];
@@ -242,10 +244,12 @@ async function programFolders(): Promise<string[]> {
   const versions = (await readdir(debian).catch(() => [])).sort((a, b) => Number(b) - Number(a));
   const config = await run("pg_config", ["--bindir"]).catch(() => undefined);
   const installed = versions.map((version) => join(debian, version, "bin"));
-  return [...shipped, ...installed, ...(config === undefined ? [] : [config.stdout.trim()])];
+  const own = [...installed, ...(config === undefined ? [] : [config.stdout.trim()])];
+  return isSystemFirst ? [...own, ...shipped] : [...shipped, ...own];
 }
 
-async function unprivilegedAccount(): Promise<Account> {
+/** Whom to run servers as: PostgreSQL refuses to run as root. */
+export async function unprivilegedAccount(): Promise<Account> {
   if (process.getuid?.() !== 0) return {};
   const [uid, gid] = await Promise.all(
     ["-u", "-g"].map(async (flag) => Number((await run("id", [flag, "nobody"])).stdout)),

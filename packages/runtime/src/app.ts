@@ -8,7 +8,7 @@ import type { FastifyBaseLogger, FastifyRequest } from "fastify";
 import type { Cache } from "./cache/index.ts";
 import { fastifyCachePolicy } from "./cdn/drivers/fastify-cache-policy.ts";
 import type { Purger } from "./cdn/index.ts";
-import { type Database, directory } from "./database/index.ts";
+import { directory, onLeaders } from "./database/index.ts";
 import { sweepIdempotencyKeys } from "./idempotency/index.ts";
 import { systemClock } from "./kernel/clock.ts";
 import { createLifecycle, type Lifecycle } from "./kernel/lifecycle.ts";
@@ -20,13 +20,27 @@ import { openCdn } from "./open-cdn.ts";
 import { type OpenDatabases, openDatabases, type StartOptions } from "./open-databases.ts";
 import { limitRequests, openSharedState, showRedis } from "./open-shared-state.ts";
 import { answerOperator } from "./operations.ts";
+import { type ReadFloors, readFloors } from "./read-floors.ts";
+import { readUnits } from "./read-units.ts";
 import type { AppDefinition, ServiceContext } from "./service.ts";
+import { readSigningKey } from "./session/drivers/database-signing-key.ts";
+import { beginSessionReads, settleSessionReads } from "./session/drivers/fastify-session-reads.ts";
 import { fastifySessions } from "./session/drivers/fastify-sessions.ts";
-import { createLoginThrottle, createPasswords, createSessions } from "./session/index.ts";
-import { showCache, showDatabases, showLive, showPurges, showQueue, showShedding } from "./show-metrics.ts";
+import { createLoginThrottle, createPasswords, createSessions, seenSigner, sessionReads } from "./session/index.ts";
+import {
+  showCache,
+  showDatabases,
+  showLive,
+  showPurges,
+  showQueue,
+  showReplication,
+  showSessionReads,
+  showShards,
+  showShedding,
+} from "./show-metrics.ts";
 import { diskObjects } from "./storage/drivers/disk-objects.ts";
 import { s3Objects } from "./storage/drivers/s3-objects.ts";
-import type { ObjectStore } from "./storage/index.ts";
+import { createPathSigner, type ObjectStore } from "./storage/index.ts";
 import { refuseUnsupported, type Topology } from "./topology/index.ts";
 import { openAssets } from "./web/assets.ts";
 import { serveAssets } from "./web/drivers/fastify-assets.ts";
@@ -70,20 +84,36 @@ async function start<T>(
   const { topology, log } = options;
   refuseUnsupported(topology);
   // The cache needs what the processes share, which needs the databases: they tell it of their commits once it is there.
-  const openedLater: { cache?: Cache; purger?: Purger | undefined } = {};
-  const databases = await openDatabases(definition, options, lifecycle, async (tags) => {
-    await openedLater.cache?.invalidate(tags);
+  const openedLater: { cache?: Cache; purger?: Purger | undefined; floors?: ReadFloors | undefined } = {};
+  const databases = await openDatabases(definition, options, lifecycle, async (tags, shard) => {
+    // Before the cache lets go: what it loads next must not come from a copy that has not heard of the commit.
+    const upTo = await openedLater.floors?.committed(shard);
+    await openedLater.cache?.invalidate(tags, upTo);
     // Only now: what the CDN fetches after its purge must not come from a cache that holds the old data.
     openedLater.purger?.changed(tags);
   });
   const { db, home } = databases;
   const environment = options.environment ?? process.env;
-  const shared = await openSharedState({ topology, environment, home, log, lifecycle });
-  const { cache, bus } = await openCache({ topology, environment, redis: shared.redis, log, lifecycle });
+  // Who is signed in is asked of leaders, whatever else the request may read.
+  const homeLeader = {
+    query: <R>(name: string | undefined, sql: string, values: unknown[]) =>
+      onLeaders(() => home.query<R>(name, sql, values)),
+  };
+  const shared = await openSharedState({ topology, environment, home: homeLeader, log, lifecycle });
+  const floors = openFloors(databases, lifecycle);
+  openedLater.floors = floors;
+  const { cache, bus } = await openCache({ topology, environment, redis: shared.redis, first: floors, log, lifecycle });
   openedLater.cache = cache;
   const { cdn, purger } = openCdn({ topology, environment, log, lifecycle });
   openedLater.purger = purger;
-  const sessions = createSessions({ store: shared.sessions, log, marks: bus });
+  const reads =
+    floors === undefined
+      ? undefined
+      : sessionReads({
+          units: readUnits({ limitMs: topology.web.requestTimeoutMs }),
+          signer: seenSigner(await readSigningKey({ database: homeLeader, name: "seen" })),
+        });
+  const sessions = createSessions({ store: shared.sessions, log, marks: bus, seen: reads });
   const assets = await openAssets({ folders: definition.assets ?? [] });
   const metrics = createMetrics();
   lifecycle.started("metrics", async () => metrics.close());
@@ -100,6 +130,7 @@ async function start<T>(
     assets,
     live,
     storage: openStorage(options),
+    signedPaths: createPathSigner({ keys: [await readSigningKey({ database: homeLeader, name: "paths" })] }),
     directory(space) {
       const opened = directories.get(space) ?? directory({ home: db.home as never, space });
       directories.set(space, opened);
@@ -110,10 +141,13 @@ async function start<T>(
     random: systemRandom,
     log,
   };
-  showDatabases(metrics, db);
+  showDatabases(metrics, { db, followerPools: databases.followerPools });
+  if (db.shardCount > 1) showShards(metrics, databases.standings);
+  if (floors !== undefined) showReplication(metrics, { shards: databases.replicated, floors });
+  if (reads !== undefined) showSessionReads(metrics, reads);
   showCache(metrics, cache, bus);
   showPurges(metrics, purger);
-  const shedder = startShedding(topology, db, metrics, lifecycle);
+  const shedder = startShedding(topology, databases, metrics, lifecycle);
   const web = createWebServer({
     ...topology.web,
     log,
@@ -122,7 +156,9 @@ async function start<T>(
     checks: [
       ...[...new Set([...databases.shards, home])].map((shard) => ({
         name: shard.name,
-        check: () => shard.query(undefined, "select 1", []),
+        check: () => onLeaders(() => shard.query(undefined, "select 1", [])),
+        // Without another shard its own users are not served; without the home database nobody is.
+        isEssential: shard === home,
       })),
       ...(shared.redis === undefined ? [] : [{ name: "redis", check: shared.redis.check.bind(shared.redis) }]),
     ],
@@ -131,10 +167,12 @@ async function start<T>(
   const queue = await databases.queue.start({ shards: databases.shards, home, context, log });
   lifecycle.started("queue", () => queue.stop(), 15_000);
   showQueue(metrics, queue);
+  if (reads !== undefined) beginSessionReads(web.fastify, { reads });
   const userOf = async (request: FastifyRequest) => (await request.session())?.userId ?? undefined;
   limitRequests(web.fastify, { limits: topology.web.limits, rates: shared.rates, userOf, log, metrics });
   fastifyCachePolicy(web.fastify, { cdn });
   fastifySessions(web.fastify, { sessions });
+  if (reads !== undefined) settleSessionReads(web.fastify, { sessions });
   serveAssets(web.fastify, assets);
   for (const service of definition.services) {
     await web.fastify.register(async (scope) => service.routes?.(scope, context));
@@ -149,8 +187,8 @@ async function start<T>(
   sweepRegularly("ended sessions", () => sessions.sweep(), log, lifecycle);
   sweepRegularly("old revocations", () => shared.sweep(), log, lifecycle);
   const sweepKeys = async () => {
-    const counts = await Promise.all(databases.shards.map((shard) => sweepIdempotencyKeys(shard)));
-    return counts.reduce((sum, count) => sum + count, 0);
+    const counts = await Promise.allSettled(databases.shards.map((shard) => sweepIdempotencyKeys(shard)));
+    return counts.reduce((sum, each) => sum + (each.status === "fulfilled" ? each.value : 0), 0);
   };
   sweepRegularly("old idempotency keys", sweepKeys, log, lifecycle);
   return {
@@ -162,21 +200,30 @@ async function start<T>(
   };
 }
 
+/** Undefined where no shard has followers: then reads need no bound, and nothing of this costs anything. */
+function openFloors<T>({ replicated }: OpenDatabases<T>, lifecycle: Lifecycle): ReadFloors | undefined {
+  if (replicated.size === 0) return undefined;
+  const floors = readFloors(replicated);
+  lifecycle.started("floors of reads", async () => floors.close());
+  return floors;
+}
+
 /** Requests that wait for a connection, 1 where 25 wait for each that there is: at a few ms a query, some 100 ms. */
-function poolPressure<T>(db: Database<T>, topology: Topology): number {
-  return Math.max(...db.poolStats().map(({ waiting }) => waiting)) / (25 * topology.database.pool.connectionsMax);
+function poolPressure<T>({ db, followerPools }: OpenDatabases<T>, topology: Topology): number {
+  const waiting = [...db.poolStats(), ...followerPools()].map((pool) => pool.waiting);
+  return Math.max(...waiting) / (25 * topology.database.pool.connectionsMax);
 }
 
 /** Overload protection in front of the web server; undefined where the topology turns it off. */
 function startShedding<T>(
   topology: Topology,
-  db: Database<T>,
+  databases: OpenDatabases<T>,
   metrics: Metrics,
   lifecycle: Lifecycle,
 ): Shedder | undefined {
   const { loopLatenessMsMax } = topology.web;
   if (loopLatenessMsMax === 0) return undefined;
-  const pressure = () => poolPressure(db, topology);
+  const pressure = () => poolPressure(databases, topology);
   const shedder = createShedder({ clock: systemClock, random: systemRandom, loopLatenessMsMax, pressure });
   lifecycle.started("overload protection", async () => shedder.stop());
   showShedding(metrics, shedder);

@@ -6,6 +6,7 @@ import {
   type Cache,
   createCache,
   type InvalidationBus,
+  type InvalidationTarget,
   localCacheStore,
   openInvalidationBus,
   type SharedCacheStore,
@@ -19,7 +20,7 @@ import { type Environment, Secret, type Topology } from "./topology/index.ts";
 /** The cache and what joins it with those of other processes, each undefined where there is none. */
 export interface OpenCache {
   readonly cache: Cache;
-  /** Without Redis, or with the cache off, there is none. */
+  /** Without Redis there is none; with the cache off only where databases have copies. */
   readonly bus: InvalidationBus | undefined;
   readonly shared: SharedCacheStore | undefined;
 }
@@ -36,6 +37,8 @@ export interface OpenCacheOptions {
   readonly environment: Environment;
   /** The sessions' Redis, if there is one: it carries the invalidations. */
   readonly redis: Redis | undefined;
+  /** Told of each invalidation before the cache is: what has to know of commits, where databases have copies. */
+  readonly first?: InvalidationTarget | undefined;
   readonly log: Logger;
   readonly lifecycle: Lifecycle;
 }
@@ -45,16 +48,24 @@ export interface OpenCacheOptions {
  * not answer in time, and `CONFIG_INVALID` when there is a shared cache and none that could.
  */
 export async function openCache(options: OpenCacheOptions): Promise<OpenCache> {
-  const { topology, log, lifecycle } = options;
+  const { topology, first, log, lifecycle } = options;
   const { local, isEnabled } = topology.cache;
-  if (!isEnabled) return { cache: createCache({ store: null }), bus: undefined, shared: undefined };
+  if (!isEnabled && (first === undefined || options.redis === undefined)) {
+    first?.stepChanged?.(true);
+    return { cache: createCache({ store: null, first }), bus: undefined, shared: undefined };
+  }
   const store = localCacheStore({ entriesMax: local.entries, bytesMax: local.bytes });
-  const { shared, carrier } = await openShared(options);
+  const { shared, carrier }: Shared = isEnabled ? await openShared(options) : {};
   const redis = options.redis ?? carrier;
-  if (redis === undefined) return { cache: createCache({ store }), bus: undefined, shared: undefined };
+  if (redis === undefined) {
+    first?.stepChanged?.(true);
+    return { cache: createCache({ store, first }), bus: undefined, shared: undefined };
+  }
   const channel = redisInvalidationChannel({ redis, log, ...prefixOf(topology) });
-  const bus = await openInvalidationBus({ channel, log });
+  const bus = await openInvalidationBus({ channel, first, log });
   lifecycle.started("invalidation bus", () => bus.close());
+  // With the cache off, what it would drop still has to be known of.
+  if (!isEnabled) return { cache: createCache({ store: null, bus }), bus, shared: undefined };
   return { cache: createCache({ store, bus, shared: shared && { store: shared, log } }), bus, shared };
 }
 

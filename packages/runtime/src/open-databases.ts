@@ -13,9 +13,13 @@ import {
   loadMigrations,
   migrate,
   type NamedMigration,
-  openPlacement,
+  onLeaders,
+  type PoolStats,
   placementMigrations,
+  type ReplicatedShard,
+  replicatedShard,
   type ShardConnection,
+  type ShardStanding,
   shardedDatabase,
   type TableDeclaration,
   tableRegistry,
@@ -24,10 +28,12 @@ import { idempotencyMigrations } from "./idempotency/index.ts";
 import { systemClock } from "./kernel/clock.ts";
 import type { Lifecycle } from "./kernel/lifecycle.ts";
 import { systemRandom } from "./kernel/random.ts";
+import { placeShards } from "./open-placement.ts";
 import { type PostgresQueue, postgresQueue, queueMigrations } from "./queue/index.ts";
 import type { AppDefinition, ServiceContext } from "./service.ts";
 import { sessionRevocationMigrations } from "./session/drivers/database-session-revocations.ts";
 import { sessionMigrations } from "./session/drivers/database-session-store.ts";
+import { signingKeyMigrations } from "./session/drivers/database-signing-key.ts";
 import { type Environment, Secret, type Topology } from "./topology/index.ts";
 
 export interface StartOptions {
@@ -46,6 +52,12 @@ export interface OpenDatabases<T> {
   readonly db: Database<T>;
   readonly home: ShardConnection;
   readonly shards: readonly ShardConnection[];
+  /** Those of the shards that have followers, by number. Empty: leaders answer everything. */
+  readonly replicated: ReadonlyMap<number, ReplicatedShard>;
+  /** What this process knows of each shard; empty with one, which is always used. */
+  standings(): ShardStanding[];
+  /** Pools to followers; those to leaders are the database's own. */
+  followerPools(): PoolStats[];
   readonly dataDirectories: readonly string[];
   readonly embedded: readonly EmbeddedPostgres[];
   /** Writes what transactions publish; its handlers do not run. */
@@ -58,6 +70,7 @@ const ownTables: Readonly<Record<string, TableDeclaration>> = {
   rungs_sessions: { home: true },
   rungs_session_revocations: { home: true },
   rungs_schedules: { home: true },
+  rungs_signing_keys: { home: true },
   rungs_idempotency_keys: { shardBy: "owner_id" },
 };
 /** Opens, places and migrates the databases of a topology; `lifecycle` learns how to close them. */
@@ -65,30 +78,79 @@ export async function openDatabases<T>(
   definition: AppDefinition<T>,
   options: StartOptions,
   lifecycle: Lifecycle,
-  onInvalidate: (tags: readonly string[]) => void = () => {},
+  onInvalidate: (tags: readonly string[], shard: number) => void | Promise<void> = () => {},
 ): Promise<OpenDatabases<T>> {
   const { topology, log } = options;
   const { addresses, embedded } = await databaseAddresses(options, lifecycle);
-  const { pool, statementTimeoutMs, preparedStatements, strategy, splits } = topology.database;
-  const open = (address: PostgresAddress, index: number) =>
-    openPostgres({ name: `shard ${index}`, address, log, pool: { ...pool, statementTimeoutMs, preparedStatements } });
-  const shards = addresses.map(open) as [ShardConnection, ...ShardConnection[]];
+  const { shards, replicated, followers } = openShards(options, addresses);
   lifecycle.started("database connections", async () => void (await Promise.all(shards.map((shard) => shard.close()))));
   const [home] = shards;
-  await migrateAll(definition, addresses);
-  const placement = await openPlacement(home.kysely, shards, { strategy, splits });
   const tables = tableRegistry([
     { name: "rungs", tables: ownTables },
     ...definition.services.map((service) => ({ name: service.name, tables: service.tables ?? {} })),
   ]);
+  const migrations = await migrationsOf(definition);
+  const migrateOne = (shard: number) => migrateShard(migrations, addresses[shard] as PostgresAddress, shard);
+  const { placement, source } = await placeShards({
+    ...{ topology, addresses, shards, replicated, tables, log, lifecycle },
+    migrate: migrateOne,
+  });
   const queue = postgresQueue<ServiceContext<T>>({
     handlers: named(definition, (service) => service.on).map(({ name, value }) => ({ ...value, name })),
     schedules: named(definition, (service) => service.schedules).map(({ name, value }) => ({ name, schedule: value })),
     clock: systemClock,
     random: systemRandom,
   });
-  const db = shardedDatabase<T>({ shards, placement, tables, onInvalidate, messages: queue.messages });
-  return { db, home, shards, embedded, queue, dataDirectories: embedded.map((server) => server.directory) };
+  const db = shardedDatabase<T>({
+    ...{ shards, placement, tables, ...(source === undefined ? {} : { source }) },
+    deadlineMs: topology.database.statementTimeoutMs,
+    onInvalidate: (tags, shard) => onInvalidate(tags, shards.indexOf(shard)),
+    // What a commit wakes belongs to no request: its reads come from leaders.
+    messages: {
+      ...queue.messages,
+      committed: (shardName) => onLeaders(() => queue.messages.committed(shardName)),
+    },
+  });
+  return {
+    ...{ db, home, shards, replicated, embedded, queue },
+    standings: () => source?.standings() ?? [],
+    followerPools: () => followers.map((follower) => follower.stats()),
+    dataDirectories: embedded.map((server) => server.directory),
+  };
+}
+
+/** A pool to each leader and to each follower; the leaders alone are waited for, migrated and asked whether they work. */
+function openShards({ topology, environment = process.env, log }: StartOptions, addresses: readonly PostgresAddress[]) {
+  const { pool, statementTimeoutMs, preparedStatements, replicas, shards } = topology.database;
+  const settings = { ...pool, statementTimeoutMs, preparedStatements };
+  const replicated = new Map<number, ReplicatedShard>();
+  const pools: ShardConnection[] = [];
+  const opened = addresses.map((address, shard): ShardConnection => {
+    const urls = typeof shards === "number" ? [] : (shards[shard]?.followers ?? []);
+    const isLeader = urls.length > 0;
+    const leader = openPostgres({
+      ...{ name: `shard ${shard}`, address, log },
+      pool: isLeader ? { ...settings, leader: {} } : settings,
+    });
+    if (!isLeader) return leader;
+    const followers = urls.map((url, index) => {
+      const name = `shard ${shard} follower ${index + 1}`;
+      return openPostgres({ name, address: { url: revealed(url, environment) }, log, pool: settings });
+    });
+    pools.push(...followers);
+    const joined = replicatedShard({
+      ...{ shard, leader, followers, log, settings: replicas },
+      clock: systemClock,
+      random: systemRandom,
+    });
+    replicated.set(shard, joined);
+    return joined;
+  });
+  return { shards: opened as [ShardConnection, ...ShardConnection[]], replicated, followers: pools };
+}
+
+function revealed(address: string | Secret, environment: Environment): string {
+  return address instanceof Secret ? address.reveal(environment) : address;
 }
 
 /** What services declare by name, each under "service.name". */
@@ -107,8 +169,7 @@ async function databaseAddresses(
 ): Promise<{ addresses: PostgresAddress[]; embedded: EmbeddedPostgres[] }> {
   const { shards } = topology.database;
   if (typeof shards !== "number") {
-    const reveal = (address: string | Secret) => (address instanceof Secret ? address.reveal(environment) : address);
-    return { addresses: shards.map((shard) => ({ url: reveal(shard.leader) })), embedded: [] };
+    return { addresses: shards.map((shard) => ({ url: revealed(shard.leader, environment) })), embedded: [] };
   }
   const base = join(resolve(topology.dataDirectory), "database");
   const folders = Array.from({ length: shards }, (_, index) => join(base, `shard-${index}`));
@@ -131,13 +192,18 @@ async function databaseAddresses(
   return { addresses: embedded.map((server) => server.connection), embedded };
 }
 
-/** Migrations run on connections of their own, without a statement timeout. */
-async function migrateAll<T>(definition: AppDefinition<T>, addresses: readonly PostgresAddress[]): Promise<void> {
-  const services: { name: string; migrations: readonly NamedMigration[] }[] = [
+interface ServiceMigrations {
+  readonly name: string;
+  readonly migrations: readonly NamedMigration[];
+}
+
+async function migrationsOf<T>(definition: AppDefinition<T>): Promise<ServiceMigrations[]> {
+  const services: ServiceMigrations[] = [
     { name: "rungs", migrations: placementMigrations },
     { name: "rungs_directory", migrations: directoryMigrations },
     { name: "rungs_sessions", migrations: sessionMigrations },
     { name: "rungs_session_revocations", migrations: sessionRevocationMigrations },
+    { name: "rungs_signing_keys", migrations: signingKeyMigrations },
     { name: "rungs_queue", migrations: queueMigrations },
     { name: "rungs_idempotency", migrations: idempotencyMigrations },
   ];
@@ -146,23 +212,28 @@ async function migrateAll<T>(definition: AppDefinition<T>, addresses: readonly P
       typeof migrations === "string" || migrations instanceof URL ? await loadMigrations(migrations) : migrations;
     services.push({ name, migrations: list });
   }
-  await Promise.all(
-    addresses.map(async (address, index) => {
-      const name = `shard ${index}`;
-      const connection = openPostgres({
-        name,
-        address,
-        pool: { connectionsMax: 2, statementTimeoutMs: 0, acquireTimeoutMs: 60_000 },
-      });
-      try {
-        for (const { name: service, migrations } of services) {
-          await migrate({ db: connection.kysely, name, service, target: "shards", migrations });
-          if (index === 0)
-            await migrate({ db: connection.kysely, name: "the home database", service, target: "home", migrations });
-        }
-      } finally {
-        await connection.close();
-      }
-    }),
-  );
+  return services;
+}
+
+/** Migrations run on connections of their own, without a statement timeout. */
+async function migrateShard(
+  services: readonly ServiceMigrations[],
+  address: PostgresAddress,
+  shard: number,
+): Promise<void> {
+  const name = `shard ${shard}`;
+  const connection = openPostgres({
+    name,
+    address,
+    pool: { connectionsMax: 2, statementTimeoutMs: 0, acquireTimeoutMs: 60_000 },
+  });
+  try {
+    for (const { name: service, migrations } of services) {
+      await migrate({ db: connection.kysely, name, service, target: "shards", migrations });
+      if (shard === 0)
+        await migrate({ db: connection.kysely, name: "the home database", service, target: "home", migrations });
+    }
+  } finally {
+    await connection.close();
+  }
 }

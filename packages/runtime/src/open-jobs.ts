@@ -1,12 +1,10 @@
 /** The jobs of an app, for tools beside it: nothing is started, migrated or written until the caller acts on a job. */
-import { access } from "node:fs/promises";
-import { join, resolve } from "node:path";
-import { embeddedConnection } from "./database/drivers/embedded-postgres.ts";
-import { openPostgres, type PostgresAddress } from "./database/drivers/postgres.ts";
+import { openPostgres } from "./database/drivers/postgres.ts";
 import { verifyPlacement } from "./database/index.ts";
-import { ConfigError, UnavailableError, UnsupportedError } from "./kernel/errors.ts";
+import { ConfigError, UnsupportedError } from "./kernel/errors.ts";
+import { leaderAddresses } from "./leader-addresses.ts";
 import { type JobAdmin, jobAdmin } from "./queue/index.ts";
-import { type Environment, Secret, type Topology } from "./topology/index.ts";
+import type { Environment, Topology } from "./topology/index.ts";
 
 /** The jobs of an app's databases, open. */
 export interface OpenJobs extends JobAdmin {
@@ -48,7 +46,7 @@ export async function openJobs(topology: Topology, options: OpenJobsOptions = {}
       "queue.url: jobs in a broker cannot be looked at by this version.",
     );
   }
-  const addresses = await addressesOf(topology, environment);
+  const addresses = await leaderAddresses(topology, environment);
   const { preparedStatements, strategy, splits } = topology.database;
   const pool = { connectionsMax, acquireTimeoutMs, statementTimeoutMs, preparedStatements };
   const shards = addresses.map((address, index) => openPostgres({ name: `shard ${index}`, address, pool }));
@@ -74,33 +72,4 @@ export async function openJobs(topology: Topology, options: OpenJobsOptions = {}
     throw error;
   }
   return { ...jobAdmin(shards), close };
-}
-
-async function addressesOf(topology: Topology, environment: Environment): Promise<PostgresAddress[]> {
-  const { shards } = topology.database;
-  if (typeof shards !== "number") {
-    return shards.map(({ leader }) => ({ url: leader instanceof Secret ? leader.reveal(environment) : leader }));
-  }
-  const addresses: PostgresAddress[] = [];
-  for (let index = 0; index < shards; index++) {
-    addresses.push(await embeddedAddress(join(resolve(topology.dataDirectory), "database", `shard-${index}`)));
-  }
-  return addresses;
-}
-
-async function embeddedAddress(folder: string): Promise<PostgresAddress> {
-  // Asked first, because looking for a connection makes the folder.
-  const isThere = await access(folder).then(
-    () => true,
-    () => false,
-  );
-  const address = isThere ? await embeddedConnection(folder) : undefined;
-  if (address !== undefined) return address;
-  throw new UnavailableError(
-    "DATABASE_UNREACHABLE",
-    isThere
-      ? `The embedded database in ${folder} does not run. It runs with its app: start the app (npm start) and try again.`
-      : `There is no database in ${folder}. Name the app's data folder with --dir or RUNGS_DIR and its number of shards, or start the app (npm start) and try again.`,
-    { canRetry: true },
-  );
 }

@@ -1,7 +1,6 @@
 /** What the processes of an app share beside the database: sessions, counts and live messages, by the topology in Redis or not. */
 import { readFile } from "node:fs/promises";
 import type { FastifyInstance, FastifyRequest } from "fastify";
-import type { ShardConnection } from "./database/index.ts";
 import { ConfigError } from "./kernel/errors.ts";
 import type { Lifecycle } from "./kernel/lifecycle.ts";
 import type { Logger } from "./kernel/log.ts";
@@ -11,7 +10,7 @@ import type { FanOut } from "./live/index.ts";
 import type { Metrics } from "./monitor/index.ts";
 import { openRedis, type Redis } from "./redis/redis.ts";
 import { databaseSessionRevocations } from "./session/drivers/database-session-revocations.ts";
-import { databaseSessionStore } from "./session/drivers/database-session-store.ts";
+import { databaseSessionStore, type SqlDatabase } from "./session/drivers/database-session-store.ts";
 import { redisAttemptStore } from "./session/drivers/redis-attempt-store.ts";
 import { redisSessionStore } from "./session/drivers/redis-session-store.ts";
 import { type AttemptStore, adoptingSessionStore, localAttemptStore, type SessionStore } from "./session/index.ts";
@@ -37,7 +36,8 @@ export interface SharedState {
 export async function openSharedState(options: {
   readonly topology: Topology;
   readonly environment: Environment;
-  readonly home: ShardConnection;
+  /** The home database's leader. */
+  readonly home: SqlDatabase;
   readonly log: Logger;
   readonly lifecycle: Lifecycle;
 }): Promise<SharedState> {

@@ -9,7 +9,7 @@ import type { Random } from "./kernel/random.ts";
 import type { Live } from "./live/index.ts";
 import type { Handler, Schedule } from "./queue/index.ts";
 import type { LoginThrottle, Passwords, Sessions } from "./session/index.ts";
-import type { ObjectStore } from "./storage/index.ts";
+import type { ObjectStore, PathSigner } from "./storage/index.ts";
 import type { Environment } from "./topology/index.ts";
 import type { Assets } from "./web/assets.ts";
 import type { ErrorAnswer } from "./web/index.ts";
@@ -26,6 +26,8 @@ export interface ServiceContext<T> {
   readonly live: Live;
   /** Where uploaded files are kept. */
   readonly storage: ObjectStore;
+  /** Addresses of private files, for those who may see them to hold; all processes know each other's. */
+  readonly signedPaths: PathSigner;
   /** Opens a name space whose names are unique over all shards. One object a space. */
   directory(space: string): Directory;
   /** Where the app's own settings and secrets are read from; the process's environment unless the start was given another. */

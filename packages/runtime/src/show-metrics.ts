@@ -1,23 +1,109 @@
 /** What each tier of a running app shows on `/metrics`. */
 import type { Cache, InvalidationBus } from "./cache/index.ts";
 import type { Purger } from "./cdn/index.ts";
-import type { Database } from "./database/index.ts";
+import type { Database, PoolStats, ReplicatedShard, ShardStanding } from "./database/index.ts";
 import type { Live } from "./live/index.ts";
 import type { Metrics } from "./monitor/index.ts";
 import type { RunningQueue } from "./queue/index.ts";
+import type { ReadFloors } from "./read-floors.ts";
+import type { SessionReads } from "./session/index.ts";
 import type { Shedder } from "./web/drivers/shed.ts";
 
-export function showDatabases<T>(metrics: Metrics, db: Database<T>): void {
+export function showDatabases<T>(
+  metrics: Metrics,
+  { db, followerPools }: { readonly db: Database<T>; readonly followerPools: () => PoolStats[] },
+): void {
   metrics.registerGauge({
     name: "database_pool_connections",
-    help: "Connections of the database pools by state.",
+    help: "Connections of the database pools by state; a follower's pool has its name in place of the shard's.",
     labelNames: ["shard", "state"],
     read: () =>
-      db.poolStats().flatMap(({ shard, total, idle, waiting }) => [
+      [...db.poolStats(), ...followerPools()].flatMap(({ shard, total, idle, waiting }) => [
         { labels: { shard, state: "busy" }, value: total - idle },
         { labels: { shard, state: "idle" }, value: idle },
         { labels: { shard, state: "waiting" }, value: waiting },
       ]),
+  });
+}
+
+/** Which shards this process uses, and how often they refused keys that they no longer own; nothing with one shard. */
+export function showShards(metrics: Metrics, standings: () => readonly ShardStanding[]): void {
+  metrics.registerGauge({
+    name: "database_shard_used",
+    help: "1 while the shard confirms what it owns, so that it is used; else 0, and its users are not served.",
+    labelNames: ["shard"],
+    read: () => standings().map(({ shard, isUsed }) => ({ labels: { shard: String(shard) }, value: isUsed ? 1 : 0 })),
+  });
+  metrics.registerGauge({
+    name: "database_shard_epoch",
+    help: "Epoch of the placement by which the shard's ownership last changed.",
+    labelNames: ["shard"],
+    read: () => standings().map(({ shard, epoch }) => ({ labels: { shard: String(shard) }, value: epoch })),
+  });
+  metrics.registerGauge({
+    name: "database_shard_refusals",
+    help: "Keys that the shard refused since the start, because it no longer owned them or never did.",
+    labelNames: ["shard"],
+    read: () => standings().map(({ shard, refusals }) => ({ labels: { shard: String(shard) }, value: refusals })),
+  });
+}
+
+/** Who answers reads and why, and how followers keep up. */
+export function showReplication(
+  metrics: Metrics,
+  { shards, floors }: { readonly shards: ReadonlyMap<number, ReplicatedShard>; readonly floors: ReadFloors },
+): void {
+  const all = () => [...shards.values()].map((shard) => shard.replicationStats());
+  metrics.registerGauge({
+    name: "database_reads",
+    help: "Reads outside of transactions since the start by who answered: a follower, or the leader and why it did.",
+    labelNames: ["shard", "role", "reason"],
+    read: () =>
+      all().flatMap(({ shard, readsByFollowers, readsByLeader }) => [
+        { labels: { shard, role: "follower", reason: "" }, value: readsByFollowers },
+        ...Object.entries(readsByLeader).map(([reason, value]) => ({
+          labels: { shard, role: "leader", reason },
+          value,
+        })),
+      ]),
+  });
+  metrics.registerGauge({
+    name: "database_replication_events",
+    help: "Writes, waits for followers and ms waited, second tries, ejections, fail-overs and possible losses since the start; the timeline now.",
+    labelNames: ["shard", "kind"],
+    read: () =>
+      all().flatMap(({ shard, readsByFollowers, readsByLeader, followers, ...figures }) =>
+        Object.entries(figures).map(([kind, value]) => ({ labels: { shard, kind }, value: Number(value) })),
+      ),
+  });
+  metrics.registerGauge({
+    name: "database_follower",
+    help: "Lag of each follower in ms while it is known, reads under way and answered, ejections, and 1 for its state.",
+    labelNames: ["shard", "follower", "kind"],
+    read: () =>
+      all().flatMap(({ shard, followers }) =>
+        followers.flatMap(({ name: follower, state, lagMs, ...figures }) => [
+          ...(lagMs === undefined ? [] : [{ labels: { shard, follower, kind: "lagMs" }, value: lagMs }]),
+          ...Object.entries(figures).map(([kind, value]) => ({ labels: { shard, follower, kind }, value })),
+          { labels: { shard, follower, kind: state }, value: 1 },
+        ]),
+      ),
+  });
+  metrics.registerGauge({
+    name: "database_read_floors",
+    help: "Shards whose leader answers all reads because it is not known how new they have to be, and how often that was so.",
+    labelNames: ["kind"],
+    read: () => Object.entries(floors.stats()).map(([kind, value]) => ({ labels: { kind }, value })),
+  });
+}
+
+/** How requests are held to what their sessions have seen. */
+export function showSessionReads(metrics: Metrics, reads: SessionReads): void {
+  metrics.registerGauge({
+    name: "session_reads",
+    help: "Requests since the start, what was noted in sessions or by clients, their notes believed and refused, and failures to note.",
+    labelNames: ["kind"],
+    read: () => Object.entries(reads.stats()).map(([kind, value]) => ({ labels: { kind }, value })),
   });
 }
 

@@ -149,7 +149,8 @@ export function apiRoutes(api: FastifyInstance, options: ApiOptions): void {
 
 /** Names to the CDN what an answer shows. */
 function seenBy(reply: FastifyReply): Seen {
-  return (tag) => reply.cacheTag(tag);
+  const incomplete = () => void reply.header("cache-control", "private, no-store").header("conduit-incomplete", "true");
+  return Object.assign((tag: string) => reply.cacheTag(tag), { incomplete });
 }
 
 /** The viewer; undefined when the request brings no token, "invalid" when it brings one that opens no session. */

@@ -4,6 +4,7 @@ import type { Database, Directory, DirectoryReference } from "rungs/database";
 import { userTag } from "../accounts/accounts.ts";
 import type { Article, ArticlePreview, Seen } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
+import { inPart } from "../partial.ts";
 import type { Tables } from "../schema.ts";
 import { articleById, viewerFlags } from "./article-statements.ts";
 
@@ -82,9 +83,10 @@ export function articleReads(options: {
     const flags = new Map<string, Flags>();
     if (viewerId === undefined || rows.length === 0) return flags;
     const articleIds = rows.map((row) => row.article_id);
-    const found = await db.byKey(
+    const { rows: found } = await db.byKey(
       rows.map((row) => row.author_id),
       (shard, authorIds) => shard.run(viewerFlags, { authorIds, articleIds, viewerId }),
+      inPart,
     );
     for (const row of found)
       flags.set(row.article_id, { favorited: row.favorited === true, following: row.following === true });

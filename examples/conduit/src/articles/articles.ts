@@ -16,6 +16,7 @@ import type {
 } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
 import { comparable, inputs, parse } from "../domain/validation.ts";
+import { type AskAll, inPart, readList } from "../partial.ts";
 import type { Tables } from "../schema.ts";
 import { articleFavorited } from "./article-events.ts";
 import {
@@ -86,18 +87,18 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
     const shape = { tag: filter.tag !== undefined, author: author !== undefined, favorited: favoritedBy !== undefined };
     const parameters = { tag: filter.tag ?? null, authorId: author ?? null, favoritedBy: favoritedBy ?? null };
     const key = `list:${JSON.stringify([parameters, limit, offset])}`;
-    return cache.read(
-      key,
-      { ...cacheTimes, tags: [listsTag, ...(favoritedBy === undefined ? [] : [favoritesTag(favoritedBy)])] },
-      async (load) => {
+    return readList({
+      ...{ db, cache, key, seen },
+      read: { ...cacheTimes, tags: [listsTag, ...(favoritedBy === undefined ? [] : [favoritesTag(favoritedBy)])] },
+      async load(everywhere, load) {
         const { page, count } = listStatements(shape);
         const [rows, counts] = await Promise.all([
-          db.everywhere<PreviewRow>((shard, window) => shard.run(page, { ...parameters, ...window }), {
+          everywhere<PreviewRow>((shard, window) => shard.run(page, { ...parameters, ...window }), {
             ...newestFirst,
             limit,
             offset,
           }),
-          db.everywhere((shard) => shard.run(count, { ...parameters, limit: 0, offset: 0 })),
+          everywhere((shard) => shard.run(count, { ...parameters, limit: 0, offset: 0 })),
         ]);
         for (const row of rows) {
           load.tag(articleTag(row.article_id));
@@ -105,7 +106,7 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
         }
         return { rows, count: total(counts) };
       },
-    );
+    });
   }
 
   /** The id behind a username; undefined when none was asked for, null when nobody bears it. */
@@ -154,13 +155,12 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
 
     async feed(viewerId, page: PageRequest): Promise<ArticlePage> {
       const { limit, offset } = parse(inputs.page, { limit: page.limit, offset: page.offset });
-      const [rows, counts] = await Promise.all([
+      const [{ rows }, { rows: counts }] = await Promise.all([
         db.everywhere<PreviewRow>((shard, window) => shard.run(feedPage, { viewerId, ...window }), {
           ...newestFirst,
-          limit,
-          offset,
+          ...{ ...inPart, limit, offset },
         }),
-        db.everywhere((shard) => shard.run(feedCount, { viewerId })),
+        db.everywhere((shard) => shard.run(feedCount, { viewerId }), inPart),
       ]);
       return withFlags(rows, total(counts), viewerId);
     },
@@ -269,15 +269,16 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
 
     tags(seen) {
       seen?.(listsTag);
-      return cache.read("tags", { ...cacheTimes, tags: [listsTag] }, async () => {
-        const parts = await db.everywhere((shard) => shard.run(topTags, { limit: 1_000 }));
+      const load = async (everywhere: AskAll) => {
+        const parts = await everywhere((shard) => shard.run(topTags, { limit: 1_000 }));
         const uses = new Map<string, number>();
         for (const part of parts) uses.set(part.tag, (uses.get(part.tag) ?? 0) + part.uses);
         return [...uses]
           .sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
           .slice(0, tagsMax)
           .map(([tag]) => tag);
-      });
+      };
+      return readList({ db, cache, key: "tags", read: { ...cacheTimes, tags: [listsTag] }, seen, load });
     },
   };
 

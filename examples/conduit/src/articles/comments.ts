@@ -4,9 +4,10 @@ import type { Database, DirectoryReference } from "rungs/database";
 import { publication } from "rungs/queue";
 import { profilesByIds } from "../accounts/account-statements.ts";
 import { type ProfileRow, profileOf, userTag } from "../accounts/accounts.ts";
-import type { Comment, Comments } from "../domain/model.ts";
+import type { Comment, Comments, Seen } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
 import { inputs, parse } from "../domain/validation.ts";
+import { inPart } from "../partial.ts";
 import type { Tables } from "../schema.ts";
 import { articleCommented } from "./article-events.ts";
 import { type ArticleLookup, articleTag, commentsTag, listsTag } from "./article-reads.ts";
@@ -27,10 +28,14 @@ export function createComments(options: {
   async function profilesOf(
     userIds: readonly string[],
     viewerId: string | undefined,
+    seen: Seen | undefined,
   ): Promise<Map<string, ProfileRow>> {
-    const rows = await db.byKey(userIds, (shard, ids) =>
-      shard.run(profilesByIds, { userIds: ids, viewerId: viewerId ?? null }),
+    const { rows, missing } = await db.byKey(
+      userIds,
+      (shard, ids) => shard.run(profilesByIds, { userIds: ids, viewerId: viewerId ?? null }),
+      inPart,
     );
+    if (missing.length > 0) seen?.incomplete();
     return new Map(rows.map((row) => [row.user_id, row]));
   }
 
@@ -51,6 +56,7 @@ export function createComments(options: {
       const writers = await profilesOf(
         rows.map((row) => row.commenter_id),
         viewerId,
+        seen,
       );
       if (seen !== undefined) {
         // An article that is deleted takes its comments along, and one of that name may come again.
@@ -81,7 +87,7 @@ export function createComments(options: {
         );
         return added;
       });
-      const writer = (await profilesOf([viewerId], viewerId)).get(viewerId);
+      const [writer] = await db.for(viewerId).run(profilesByIds, { userIds: [viewerId], viewerId });
       if (writer === undefined) throw new ProblemError(401, { token: ["is invalid"] });
       return commentOf({ ...row, body }, writer);
     },

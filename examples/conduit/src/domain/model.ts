@@ -9,7 +9,11 @@
  * Hears the cache tags of what an operation read: what writes invalidate when they change it. So whoever keeps the answer, such as a
  * CDN, learns when to let go of it.
  */
-export type Seen = (tag: string) => void;
+export interface Seen {
+  (tag: string): void;
+  /** Some of what belongs to the answer could not be read, as a shard is down: nobody may keep it. */
+  incomplete(): void;
+}
 
 /** A signed-in account, as its owner sees it. `id` is a UUIDv7 and the shard key of everything the user owns. */
 export interface Account {
@@ -261,6 +265,8 @@ export interface Upload {
   readonly purpose: UploadPurpose;
   /** What its owner's machine called it. */
   readonly name: string;
+  /** For its owner only: its addresses are signed and end after an hour or so. */
+  readonly isPrivate: boolean;
   /** "waiting": for a program that is missing here; `message` says which. It goes on by itself. */
   readonly state: "received" | "processing" | "waiting" | "ready" | "failed";
   /** 0 to 100. */
@@ -273,7 +279,7 @@ export interface Upload {
   readonly media: string | null;
   /** Address of a video's still picture. */
   readonly poster: string | null;
-  /** What to write into an article to show it there; null for an avatar. Shows something once the upload is ready. */
+  /** What to write into an article to show it there; null for an avatar and for what is private. Shows something once the upload is ready. */
   readonly markdown: string | null;
   readonly renditions: readonly (UploadRendition & { readonly url: string })[];
   readonly createdAt: string;

@@ -15,6 +15,7 @@ import {
   originalPrefix,
   partsOfKey,
   pictureTimeLimitMs,
+  privatePrefix,
   renditionKey,
   renditionPrefix,
   videoLimits,
@@ -71,9 +72,11 @@ export const mediaHandlers: Readonly<Record<string, Handler<Context>>> = {
 
   remove: handle(uploadRemoved, async (delivery, { db, storage }: Context) => {
     const { ownerId, uploadId } = delivery.payload;
-    const prefix = renditionKey(ownerId, uploadId, "");
-    const found = await storage.list({ prefix, limit: renditionsMax });
-    for (const key of [...found.map((object) => object.key), originalKey(ownerId, uploadId)]) await storage.remove(key);
+    for (const isPrivate of [false, true]) {
+      const prefix = renditionKey({ ownerId, uploadId, isPrivate }, "");
+      for (const { key } of await storage.list({ prefix, limit: renditionsMax })) await storage.remove(key);
+    }
+    await storage.remove(originalKey(ownerId, uploadId));
     // Only now: a CDN must not fetch them once more.
     await delivery.once(db.for(ownerId), async (tx) => tx.invalidate(mediaTag(uploadId)));
   }),
@@ -98,6 +101,7 @@ export const mediaSchedules: Readonly<Record<string, Schedule>> = {
   resume: every({ event: videosDue, payload: {}, everyMs: lookForToolsEveryMs }),
   sweepOriginals: every({ event: orphansDue, payload: { prefix: originalPrefix }, everyMs: orphanSweepEveryMs }),
   sweepRenditions: every({ event: orphansDue, payload: { prefix: renditionPrefix }, everyMs: orphanSweepEveryMs }),
+  sweepPrivate: every({ event: orphansDue, payload: { prefix: privatePrefix }, everyMs: orphanSweepEveryMs }),
 };
 
 /** Has the videos that wait for ffmpeg processed if it is there now. */
@@ -108,7 +112,8 @@ export async function takeUpWaiting(context: Context): Promise<void> {
     () => false,
   );
   if (!isThere) return;
-  const waiting = await db.everywhere<Pick<UploadRow, "owner_id" | "upload_id">>(
+  // Those of a shard that is down are found when it is back.
+  const { rows: waiting } = await db.everywhere<Pick<UploadRow, "owner_id" | "upload_id">>(
     (shard, window) =>
       shard
         .selectFrom("uploads")
@@ -118,7 +123,7 @@ export async function takeUpWaiting(context: Context): Promise<void> {
         .limit(window.limit)
         .offset(window.offset)
         .execute(),
-    { orderBy: [["upload_id", "asc"]], limit: takenUpMax },
+    { orderBy: [["upload_id", "asc"]], limit: takenUpMax, onFailure: "partial" },
   );
   for (const { owner_id: ownerId, upload_id: uploadId } of waiting) {
     const now = new Date(clock.now());
@@ -138,7 +143,10 @@ export async function giveUpAbandoned(context: Context): Promise<void> {
   const now = new Date(clock.now());
   const before = new Date(clock.now() - abandonedMs);
   const message = "could not be processed here; please try again later";
-  const ended = await db.everywhere<UploadRow>((shard) => shard.run(failAbandoned, { before, message, now }));
+  const { rows: ended } = await db.everywhere<UploadRow>(
+    (shard) => shard.run(failAbandoned, { before, message, now }),
+    { onFailure: "partial" },
+  );
   for (const row of ended) await tellOwner(context, row);
 }
 
@@ -154,11 +162,11 @@ export async function referredKeys({ db }: Pick<Context, "db">, keys: readonly s
     shard.run(uploadsThatExist, { ownerIds: owners, uploadIds }),
   );
   const byId = new Map(rows.map((row) => [`${row.owner_id}/${row.upload_id}`, row]));
-  const needed = parts.filter(({ ownerId, uploadId, name }) => {
+  const needed = parts.filter(({ ownerId, uploadId, isPrivate, name }) => {
     const row = byId.get(`${ownerId}/${uploadId}`);
     if (row === undefined) return false;
     if (row.state !== "ready") return true;
-    return row.renditions.some((rendition) => rendition.name === name);
+    return row.is_private === isPrivate && row.renditions.some((rendition) => rendition.name === name);
   });
   // Keys of another form are not ours to remove.
   const foreign = keys.filter((key) => partsOfKey(key) === undefined);

@@ -99,7 +99,8 @@ async function processUpload(delivery: Work, context: Context, triesMax: number,
       progress: told.progress,
       keep: async ({ name, contentType, sizeBytes, widthPx, heightPx, durationMs, ...file }) => {
         const options = { contentType, sizeBytesMax: renditionBytesMax, signal: delivery.signal };
-        await storage.put(renditionKey(ownerId, uploadId, name), createReadStream(file.path), options);
+        const key = renditionKey({ ownerId, uploadId, isPrivate: row.is_private }, name);
+        await storage.put(key, createReadStream(file.path), options);
         const length = durationMs === undefined ? {} : { durationMs };
         kept.push({ name, contentType, sizeBytes, widthPx, heightPx, ...length });
       },
@@ -111,11 +112,19 @@ async function processUpload(delivery: Work, context: Context, triesMax: number,
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
-  await finish(delivery, context, kept, new Date(clock.now()));
+  await finish(delivery, context, { kept, isPrivate: row.is_private, now: new Date(clock.now()) });
 }
 
 /** Makes the result known, once. The original has served; what cannot be removed now, the sweep of orphans finds. */
-async function finish(delivery: Work, context: Context, kept: readonly UploadRendition[], now: Date): Promise<void> {
+async function finish(
+  delivery: Work,
+  context: Context,
+  {
+    kept,
+    isPrivate,
+    now,
+  }: { readonly kept: readonly UploadRendition[]; readonly isPrivate: boolean; readonly now: Date },
+): Promise<void> {
   const { db, storage, log } = context;
   const { ownerId, uploadId } = delivery.payload;
   const sizeBytes = kept.reduce((sum, rendition) => sum + rendition.sizeBytes, 0);
@@ -126,7 +135,7 @@ async function finish(delivery: Work, context: Context, kept: readonly UploadRen
     const { purpose } = ready;
     const main = mainRendition(purpose, kept);
     if (purpose === "avatar" && main !== undefined) {
-      const image = `/${renditionKey(ownerId, uploadId, main.name)}`;
+      const image = `/${renditionKey({ ownerId, uploadId, isPrivate }, main.name)}`;
       const set = await tx.run(setAvatar, { ownerId, uploadId, image, now });
       if (set.length > 0) tx.invalidate(userTag(ownerId));
     }
@@ -135,7 +144,8 @@ async function finish(delivery: Work, context: Context, kept: readonly UploadRen
   });
   if (row !== undefined) await tellOwner(context, row);
   const [left] = row === undefined ? await db.for(ownerId).run(uploadById, { ownerId, uploadId }) : [row];
-  const removable = left === undefined ? kept.map(({ name }) => renditionKey(ownerId, uploadId, name)) : [];
+  const removable =
+    left === undefined ? kept.map(({ name }) => renditionKey({ ownerId, uploadId, isPrivate }, name)) : [];
   // Deleted while it was processed: then what was made goes as well.
   for (const key of [...removable, originalKey(ownerId, uploadId)]) {
     await storage.remove(key).catch((error: unknown) => log.warn({ error, key }, "an object could not be removed yet"));

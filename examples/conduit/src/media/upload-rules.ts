@@ -66,9 +66,16 @@ export function originalKey(ownerId: string, uploadId: string): string {
   return `${originalPrefix}${ownerId}/${uploadId}`;
 }
 
-/** Where what was made of it is kept; also its address, with a slash before it. */
-export function renditionKey(ownerId: string, uploadId: string, name: string): string {
-  return `${renditionPrefix}${ownerId}/${uploadId}/${name}`;
+/** Where what was made of it is kept; also its address, with a slash before it, which for a private one has to be signed. */
+export function renditionKey(
+  {
+    ownerId,
+    uploadId,
+    isPrivate,
+  }: { readonly ownerId: string; readonly uploadId: string; readonly isPrivate: boolean },
+  name: string,
+): string {
+  return `${isPrivate ? privatePrefix : renditionPrefix}${ownerId}/${uploadId}/${name}`;
 }
 
 /** Cache tag of an upload's renditions. */
@@ -76,15 +83,21 @@ export const mediaTag = (uploadId: string) => `media:${uploadId}`;
 
 export const originalPrefix = "originals/";
 export const renditionPrefix = "media/";
+export const privatePrefix = "private/";
 
 const uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
 const originalPattern = new RegExp(`^${originalPrefix}(${uuid})/(${uuid})$`);
-const renditionPattern = new RegExp(`^${renditionPrefix}(${uuid})/(${uuid})/([a-z0-9-]{1,64}\\.(?:webp|avif|mp4))$`);
+const renditionPattern = new RegExp(
+  `^(?:${renditionPrefix}|${privatePrefix})(${uuid})/(${uuid})/([a-z0-9-]{1,64}\\.(?:webp|avif|mp4))$`,
+);
 
 /** An object's owner, upload and, for a rendition, its name; undefined for a key that is none of ours. */
-export function partsOfKey(key: string): { ownerId: string; uploadId: string; name: string | undefined } | undefined {
+export function partsOfKey(
+  key: string,
+): { ownerId: string; uploadId: string; isPrivate: boolean; name: string | undefined } | undefined {
   const [, ownerId, uploadId, name] = originalPattern.exec(key) ?? renditionPattern.exec(key) ?? [];
-  return ownerId === undefined || uploadId === undefined ? undefined : { ownerId, uploadId, name };
+  if (ownerId === undefined || uploadId === undefined) return undefined;
+  return { ownerId, uploadId, isPrivate: key.startsWith(privatePrefix), name };
 }
 
 /** Text as an id in lower case, the form in which keys hold it; undefined for what is no id. */

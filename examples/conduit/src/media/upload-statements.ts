@@ -10,6 +10,7 @@ const columns = [
   "upload_id",
   "purpose",
   "name",
+  "is_private",
   "state",
   "progress",
   "message",
@@ -41,6 +42,7 @@ export const addUpload = define<{
   uploadId: string;
   purpose: string;
   name: string;
+  isPrivate: boolean;
   sizeBytes: number;
   now: Date;
 }>()("upload_add", (q, p) =>
@@ -51,6 +53,7 @@ export const addUpload = define<{
       upload_id: p.uploadId,
       purpose: p.purpose,
       name: p.name,
+      is_private: p.isPrivate,
       size_bytes: p.sizeBytes,
       created_at: p.now,
       updated_at: p.now,
@@ -133,7 +136,7 @@ export const removeUpload = define<{ ownerId: string; uploadId: string }>()("upl
     .deleteFrom("uploads")
     .where("owner_id", "=", p.ownerId)
     .where("upload_id", "=", p.uploadId)
-    .returning(["purpose", "renditions"]),
+    .returning(["purpose", "is_private", "renditions"]),
 );
 
 /** Makes a picture the owner's own, unless a later one is. */
@@ -176,7 +179,7 @@ export const uploadsThatExist = define<{ ownerIds: readonly string[]; uploadIds:
   (q, p) =>
     q
       .selectFrom("uploads")
-      .select(["owner_id", "upload_id", "state", "renditions"])
+      .select(["owner_id", "upload_id", "is_private", "state", "renditions"])
       .where("owner_id", "=", sql<string>`any(${p.ownerIds}::uuid[])`)
       .where("upload_id", "=", sql<string>`any(${p.uploadIds}::uuid[])`),
 );

@@ -20,7 +20,7 @@ import {
   uploadTotals,
 } from "./upload-statements.ts";
 
-type Context = Pick<ServiceContext<Tables>, "db" | "clock" | "random" | "storage" | "live">;
+type Context = Pick<ServiceContext<Tables>, "db" | "clock" | "random" | "storage" | "live" | "signedPaths">;
 export type UploadRow = UploadTable;
 
 /** A file that is stored, and not yet anybody's upload. */
@@ -29,18 +29,27 @@ export interface StoredFile {
   readonly uploadId: string;
   readonly purpose: UploadPurpose;
   readonly name: string;
+  readonly isPrivate: boolean;
   readonly sizeBytes: number;
+}
+
+/** What an upload is to be. */
+export interface WantedUpload {
+  readonly ownerId: string;
+  readonly purpose: UploadPurpose;
+  /** For its owner's eyes only; a profile picture cannot be. */
+  readonly isPrivate: boolean;
 }
 
 /** Above all ids. */
 const lastId = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 const retryAfterMs = 60_000;
 
-export function createUploads({ db, clock, random, storage }: Context): Uploads & {
+export function createUploads({ db, clock, random, storage, signedPaths }: Context): Uploads & {
   /** Raises a 413 or 429 problem when the owner may not have another upload now. */
   checkRoom(ownerId: string): Promise<void>;
   /** Stores the file under a key of its own. */
-  store(ownerId: string, purpose: UploadPurpose, file: IncomingFile): Promise<StoredFile>;
+  store(wanted: WantedUpload, file: IncomingFile): Promise<StoredFile>;
   /** Makes what is stored an upload, and has it processed. */
   accept(file: StoredFile): Promise<Upload>;
   /** Takes back what is stored and did not become an upload. */
@@ -61,14 +70,14 @@ export function createUploads({ db, clock, random, storage }: Context): Uploads 
     async list(ownerId, page) {
       const { limit, before } = parse(inputs.uploadPage, page);
       const rows = await db.for(ownerId).run(uploadsOfOwner, { ownerId, limit, before: before ?? lastId });
-      return rows.map(shownUpload);
+      return rows.map((row) => shownUpload(row, signedPaths));
     },
 
     async byId(ownerId, uploadId) {
       const id = idOf(uploadId);
       const [row] = id === undefined ? [] : await db.for(ownerId).run(uploadById, { ownerId, uploadId: id });
       if (row === undefined) throw notFound();
-      return shownUpload(row);
+      return shownUpload(row, signedPaths);
     },
 
     async remove(ownerId, uploadId) {
@@ -79,7 +88,8 @@ export function createUploads({ db, clock, random, storage }: Context): Uploads 
         const [row] = await tx.run(removeUpload, { ownerId, uploadId: id });
         if (row === undefined) throw notFound();
         if (row.purpose === "avatar") {
-          const cleared = await tx.run(clearAvatar, { ownerId, prefix: `/${renditionKey(ownerId, id, "")}`, now });
+          const prefix = `/${renditionKey({ ownerId, uploadId: id, isPrivate: row.is_private }, "")}`;
+          const cleared = await tx.run(clearAvatar, { ownerId, prefix, now });
           if (cleared.length > 0) tx.invalidate(userTag(ownerId));
         }
         tx.publish(uploadRemoved, { ownerId, uploadId: id, purpose: row.purpose });
@@ -88,26 +98,26 @@ export function createUploads({ db, clock, random, storage }: Context): Uploads 
 
     checkRoom: (ownerId) => checkTotals(db.for(ownerId), ownerId, 0),
 
-    async store(ownerId, purpose, { body, contentType, name, signal }) {
+    async store({ ownerId, purpose, isPrivate }, { body, contentType, name, signal }) {
       const uploadId = uuidV7(clock, random);
       const options = { contentType, signal, sizeBytesMax: accepted[purpose].fileBytesMax };
       const { sizeBytes } = await storage.put(originalKey(ownerId, uploadId), body, options);
-      return { ownerId, uploadId, purpose, name, sizeBytes };
+      return { ownerId, uploadId, purpose, name, isPrivate, sizeBytes };
     },
 
-    async accept({ ownerId, uploadId, purpose, name, sizeBytes }) {
+    async accept({ ownerId, uploadId, purpose, name, isPrivate, sizeBytes }) {
       const row = await db.for(ownerId).transaction(async (tx) => {
         const owners = await tx.run(lockOwner, { ownerId });
         if (owners.length === 0) throw new ProblemError(401, { token: ["is invalid"] });
         await checkTotals(tx, ownerId, sizeBytes);
         const now = new Date(clock.now());
-        const [added] = await tx.run(addUpload, { ownerId, uploadId, purpose, name, sizeBytes, now });
+        const [added] = await tx.run(addUpload, { ownerId, uploadId, purpose, name, isPrivate, sizeBytes, now });
         const event = purpose === "video" ? videoReceived : pictureReceived;
         // Somebody looks at the settings page until the avatar is there; pictures of articles can wait for it.
         tx.publish(event, { ownerId, uploadId, purpose }, { priority: purpose === "avatar" ? "high" : "normal" });
         return added as UploadRow;
       });
-      return shownUpload(row);
+      return shownUpload(row, signedPaths);
     },
 
     discard: ({ ownerId, uploadId }) => storage.remove(originalKey(ownerId, uploadId)),
@@ -115,22 +125,27 @@ export function createUploads({ db, clock, random, storage }: Context): Uploads 
 }
 
 /** An upload as its owner sees it. */
-export function shownUpload(row: UploadRow): Upload {
-  const { owner_id: ownerId, upload_id: id, purpose, name, state, progress, message, renditions } = row;
+export function shownUpload(row: UploadRow, signedPaths: Context["signedPaths"]): Upload {
+  const { owner_id: ownerId, upload_id: id, is_private: isPrivate } = row;
+  const { purpose, name, state, progress, message, renditions } = row;
   const main = mainRendition(purpose, renditions);
-  const addressOf = (rendition: string) => `/${renditionKey(ownerId, id, rendition)}`;
+  const addressOf = (rendition: string) => {
+    const path = `/${renditionKey({ ownerId, uploadId: id, isPrivate }, rendition)}`;
+    return isPrivate ? signedPaths.sign(path) : path;
+  };
   const poster = renditions.find((rendition) => rendition.name === "poster.webp");
   return {
     id,
     purpose,
     name,
+    isPrivate,
     state,
     progress,
     message,
     url: `/api/uploads/${id}`,
     media: main === undefined ? null : addressOf(main.name),
     poster: poster === undefined ? null : addressOf(poster.name),
-    markdown: purpose === "avatar" ? null : `![${captionOf(name)}](${addressOf(mainNames[purpose])})`,
+    markdown: purpose === "avatar" || isPrivate ? null : `![${captionOf(name)}](${addressOf(mainNames[purpose])})`,
     renditions: renditions.map((rendition) => ({ ...rendition, url: addressOf(rendition.name) })),
     createdAt: row.created_at.toISOString(),
   };
@@ -146,8 +161,11 @@ function captionOf(name: string): string {
 }
 
 /** Tells the owner's open pages how an upload is. */
-export async function tellOwner({ live }: Pick<Context, "live">, row: UploadRow): Promise<void> {
-  await live.send(userTopic(row.owner_id), { event: "upload", data: shownUpload(row) });
+export async function tellOwner(
+  { live, signedPaths }: Pick<Context, "live" | "signedPaths">,
+  row: UploadRow,
+): Promise<void> {
+  await live.send(userTopic(row.owner_id), { event: "upload", data: shownUpload(row, signedPaths) });
 }
 
 function notFound(): ProblemError {

@@ -12,6 +12,7 @@ import type { Delivery } from "rungs/queue";
 import { profilesByIds } from "../accounts/account-statements.ts";
 import type { Notification, NotificationBox, NotificationPage, Notifications } from "../domain/model.ts";
 import { inputs, parse } from "../domain/validation.ts";
+import { inPart } from "../partial.ts";
 import type { NotificationTable, Tables } from "../schema.ts";
 import {
   addNotification,
@@ -64,7 +65,11 @@ export function createNotifications(options: {
   /** With what people are called now, not when it happened. */
   async function shown(rows: readonly Row[]): Promise<Notification[]> {
     const actors = [...new Set(rows.flatMap(({ actor_id }) => (actor_id === null ? [] : [actor_id])))];
-    const profiles = await db.byKey(actors, (shard, userIds) => shard.run(profilesByIds, { userIds, viewerId: null }));
+    const { rows: profiles } = await db.byKey(
+      actors,
+      (shard, userIds) => shard.run(profilesByIds, { userIds, viewerId: null }),
+      inPart,
+    );
     const byId = new Map(profiles.map((profile) => [profile.user_id, profile]));
     return rows.map(({ number, kind, actor_id, details, created_at }) => {
       const actor = actor_id === null ? undefined : byId.get(actor_id);

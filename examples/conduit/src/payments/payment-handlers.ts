@@ -80,7 +80,8 @@ async function askForOverdue(context: Context): Promise<void> {
   const { db, clock } = context;
   const now = new Date(clock.now());
   const checkAt = new Date(clock.now() + 2 * paymentsOf(context).checkAfterMs);
-  const overdue = await db.everywhere<Overdue>(
+  // Those of a shard that is down are found when it is back.
+  const { rows: overdue } = await db.everywhere<Overdue>(
     (shard, window) =>
       shard
         .selectFrom("tips")
@@ -91,7 +92,7 @@ async function askForOverdue(context: Context): Promise<void> {
         .limit(window.limit)
         .offset(window.offset)
         .execute(),
-    { orderBy: [["check_at", "asc"]], limit: overdueMax },
+    { orderBy: [["check_at", "asc"]], limit: overdueMax, onFailure: "partial" },
   );
   for (const { payer_id: payerId, tip_id: tipId } of overdue) {
     await db.for(payerId).run(
@@ -106,7 +107,8 @@ async function askForOverdue(context: Context): Promise<void> {
 
 async function forgetNotices({ db, clock }: Context): Promise<void> {
   const before = new Date(clock.now() - noticesKeptMs);
-  await db.everywhere((shard) =>
-    shard.deleteFrom("payment_notices").where("received_at", "<", before).returning("notice_id").execute(),
+  await db.everywhere(
+    (shard) => shard.deleteFrom("payment_notices").where("received_at", "<", before).returning("notice_id").execute(),
+    { onFailure: "partial" },
   );
 }

@@ -6,6 +6,7 @@ import { profileByName, profilesByIds } from "../accounts/account-statements.ts"
 import type { Balance, NewTip, ReceivedTip, Tip, TipPageRequest, Tips } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
 import { comparable, inputs, parse } from "../domain/validation.ts";
+import { inPart } from "../partial.ts";
 import type { Tables, TipTable } from "../schema.ts";
 import { feeOf } from "./ledger.ts";
 import { tipRequested } from "./payment-events.ts";
@@ -47,8 +48,10 @@ export function createTips(options: TipsOptions): Tips {
 
   /** People by id, as they are called now. */
   async function people(ids: readonly string[]) {
-    const rows = await db.byKey([...new Set(ids)], (shard, userIds) =>
-      shard.run(profilesByIds, { userIds, viewerId: null }),
+    const { rows } = await db.byKey(
+      [...new Set(ids)],
+      (shard, userIds) => shard.run(profilesByIds, { userIds, viewerId: null }),
+      inPart,
     );
     const byId = new Map(rows.map(({ user_id, username, image }) => [user_id, { username, image }]));
     return (id: string) => byId.get(id) ?? null;

@@ -35,14 +35,21 @@ export function seedWriter(databases: OpenDatabases<Tables>, network: Network, p
     keyOf: (row: R) => string,
     insert: (shard: Kysely<unknown>, rows: readonly R[]) => Promise<unknown>,
   ): Promise<number> {
-    const byShard = new Map<object, { shard: Kysely<unknown>; rows: R[] }>();
+    const byOwner = new Map<string, R[]>();
     for (const row of rows) {
-      const owner = db.for(keyOf(row));
-      const group = byShard.get(owner);
-      if (group !== undefined) group.rows.push(row);
-      else byShard.set(owner, { shard: owner as unknown as Kysely<unknown>, rows: [row] });
+      const group = byOwner.get(keyOf(row));
+      if (group !== undefined) group.push(row);
+      else byOwner.set(keyOf(row), [row]);
     }
-    await Promise.all([...byShard.values()].map((group) => insert(group.shard, group.rows)));
+    await db.byKey(
+      [...byOwner.keys()],
+      async (shard, keys) => {
+        const part = keys.flatMap((key) => byOwner.get(key) ?? []);
+        await insert(shard as unknown as Kysely<unknown>, part);
+        return [];
+      },
+      { deadlineMs: 0 },
+    );
     return rows.length;
   }
 

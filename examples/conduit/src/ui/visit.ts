@@ -77,7 +77,8 @@ export function sendPage(reply: FastifyReply, visit: Visit, page: SafeHtml, stat
 
 /** Names to the CDN what a page shows. */
 export function seenBy(reply: FastifyReply): Seen {
-  return (tag) => reply.cacheTag(tag);
+  const incomplete = () => void reply.header("cache-control", "private, no-store").header("conduit-incomplete", "true");
+  return Object.assign((tag: string) => reply.cacheTag(tag), { incomplete });
 }
 
 /** Sends the browser on by GET, after a POST as after anything else (RFC 9110, 15.4.4). */

@@ -64,8 +64,10 @@ export async function upload(
   purpose: string,
   file: Buffer,
   name = "A picture (1).jpg",
+  visibility?: string,
 ): Promise<Answer> {
   const body = new FormData();
+  if (visibility !== undefined) body.append("visibility", visibility);
   body.append("file", new Blob([new Uint8Array(file)]), name);
   const response = await fetch(`${url}/api/uploads?purpose=${purpose}`, {
     method: "POST",

@@ -41,16 +41,19 @@ describe("without a script", () => {
       purpose = "image",
       next = "/uploads",
       isTokenLast = false,
+      visibility,
     }: {
       token?: string | undefined;
       headers?: Record<string, string>;
       purpose?: string;
       next?: string;
       isTokenLast?: boolean;
+      visibility?: string;
     },
   ) {
     const body = new FormData();
     if (token !== undefined && !isTokenLast) body.append("_csrf", token);
+    if (visibility !== undefined) body.append("visibility", visibility);
     body.append("file", new Blob([new Uint8Array(file)]), "photo.jpg");
     if (token !== undefined && isTokenLast) body.append("_csrf", token);
     const query = new URLSearchParams({ purpose, next });
@@ -84,6 +87,19 @@ describe("without a script", () => {
     const id = /data-upload-id="([^"]+)"/.exec(html)?.[1];
     expect(await ann.post(`/uploads/${id}/delete`)).toMatchObject({ status: 303, location: "/uploads" });
     expect(await count()).toBe(0);
+  });
+
+  test("a picture that is only for its owner says so, and offers no words for an article", async () => {
+    const page = await ann.get("/uploads");
+    expect(await submit(photo, { token: tokenOf(page.html), visibility: "private" })).toMatchObject({ status: 303 });
+    await expect
+      .poll(async () => (await ann.get("/uploads")).html, { timeout: 20_000 })
+      .toMatch(/<img class="upload-media" src="\/private\/[^"]+&amp;signature=[\w-]{43}"/);
+    const { html } = await ann.get("/uploads");
+    expect(html).toContain("Picture, only for you");
+    expect(html).not.toContain("To show it in an article");
+    const id = /data-upload-id="([^"]+)"/.exec(html)?.[1];
+    await ann.post(`/uploads/${id}/delete`);
   });
 
   test("the form is this site's own, or refused before anything is stored", async () => {

@@ -12,6 +12,7 @@ export {
 } from "./invalidation-bus.ts";
 export type {
   AnnounceOptions,
+  CommitMarks,
   HeardInvalidation,
   InvalidatedTags,
   InvalidationChannel,

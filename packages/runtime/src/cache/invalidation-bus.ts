@@ -16,6 +16,9 @@
  * everything when it began. For that each process knows when each tag was last invalidated, also before it started or while it
  * was out of step: it asks the channel, which remembers the last ones. What is older than those counts as invalidated.
  *
+ * An announcement says how far the shards had got with its commits. Targets learn it before a number counts as heard, so a load
+ * that is as of a number reads no copy of a database that is older.
+ *
  * What is announced here is applied here first, and told by this process until it was told: at once, else with each mark, and
  * again over each new connection for `repeatMs`, since a server that took over may not have heard of it.
  */
@@ -23,14 +26,16 @@ import { randomUUID } from "node:crypto";
 import { type Clock, systemClock } from "../kernel/clock.ts";
 import { UnavailableError } from "../kernel/errors.ts";
 import { type Logger, silentLogger } from "../kernel/log.ts";
-import type { HeardInvalidation, InvalidatedTags, InvalidationChannel } from "./invalidation-channel.ts";
+import type { CommitMarks, HeardInvalidation, InvalidatedTags, InvalidationChannel } from "./invalidation-channel.ts";
 import { InvalidationRecord } from "./invalidation-record.ts";
 import { TagSet } from "./tag-set.ts";
 
 /** What drops cached values. */
 export interface InvalidationTarget {
-  /** Drops what carries one of the tags, or everything. */
-  drop(tags: InvalidatedTags): void;
+  /** Drops what carries one of the tags, or everything; `upTo` as far as is known of the commits. */
+  drop(tags: InvalidatedTags, upTo: CommitMarks | undefined): void;
+  /** Whether everything announced is heard from now on. Out of step at first. */
+  stepChanged?(isInStep: boolean): void;
 }
 
 /** Counters since the start. */
@@ -64,7 +69,7 @@ export interface InvalidationBus {
   /** Has the target drop what is announced from now on. */
   join(target: InvalidationTarget): void;
   /** Drops the tags here at once; resolves when all processes have been told, or will be later. Never raises. */
-  announce(tags: readonly string[]): Promise<void>;
+  announce(tags: readonly string[], upTo?: CommitMarks): Promise<void>;
   /** How many announcements this process has made. */
   count(): number;
   /** The newest number this process has been given or heard; 0 for none. */
@@ -83,6 +88,8 @@ export interface InvalidationBus {
 /** Settings of {@link openInvalidationBus}. */
 export interface InvalidationBusOptions {
   readonly channel: InvalidationChannel;
+  /** Joined before anything is heard, and told before those who join later. */
+  readonly first?: InvalidationTarget | undefined;
   readonly clock?: Clock;
   readonly log?: Logger;
   /** Default 2,000 ms; at least twice `markEveryMs`. */
@@ -99,6 +106,8 @@ export interface InvalidationBusOptions {
   readonly tagsMax?: number;
 }
 
+/** For what was committed long enough ago that this process has learnt of it. */
+const noMarks: CommitMarks = {};
 /** Tags that wait to be told; more of them become "everything". */
 const tagsWaitingMax = 10_000;
 
@@ -148,6 +157,7 @@ class ChannelBus implements InvalidationBus {
     this.waitMs = options.waitMs ?? 50;
     this.repeatMs = options.repeatMs ?? 15_000;
     this.deadAfterMs = options.deadAfterMs ?? 10_000;
+    if (options.first !== undefined) this.targets.push(options.first);
   }
 
   async open(): Promise<void> {
@@ -189,12 +199,12 @@ class ChannelBus implements InvalidationBus {
     this.targets.push(target);
   }
 
-  async announce(tags: readonly string[]): Promise<void> {
+  async announce(tags: readonly string[], upTo?: CommitMarks): Promise<void> {
     this.counters.announced++;
-    this.drop(tags);
+    this.drop(tags, upTo);
     this.remember(tags);
     try {
-      await this.tell(tags);
+      await this.tell(tags, { upTo });
     } catch (error) {
       this.counters.delayed++;
       this.untold.add(tags);
@@ -262,12 +272,12 @@ class ChannelBus implements InvalidationBus {
     return number <= this.coveredUpTo || (this.heardUpTo !== undefined && number <= this.heardUpTo);
   }
 
-  private hear({ number, previous, origin, tags }: HeardInvalidation): void {
+  private hear({ number, previous, origin, tags, upTo }: HeardInvalidation): void {
     if (this.heardUpTo !== undefined && previous !== this.heardUpTo) this.fallOutOfStep();
     // Its own were dropped when they were announced; dropping them again would cost what was loaded since.
     if (origin !== this.origin) {
       this.counters.heard++;
-      this.drop(tags);
+      this.drop(tags, upTo);
     }
     this.record.note(tags, number);
     this.moveTo(number);
@@ -282,13 +292,16 @@ class ChannelBus implements InvalidationBus {
   private fallOutOfStep(): void {
     this.counters.gaps++;
     this.heardUpTo = undefined;
+    for (const target of this.targets) target.stepChanged?.(false);
     this.drop("everything");
     this.record.lose();
     void this.record.fill();
   }
 
   private moveTo(number: number): void {
+    const wasInStep = this.heardUpTo !== undefined;
     this.heardUpTo = number;
+    if (!wasInStep) for (const target of this.targets) target.stepChanged?.(true);
     this.record.heard(number);
     this.highest = Math.max(this.highest, number);
     this.wake();
@@ -298,15 +311,19 @@ class ChannelBus implements InvalidationBus {
     for (const waiter of this.waiters) if (this.hasHeard(waiter.number)) waiter.resolve();
   }
 
-  private drop(tags: InvalidatedTags): void {
-    for (const target of this.targets) target.drop(tags);
+  private drop(tags: InvalidatedTags, upTo?: CommitMarks): void {
+    for (const target of this.targets) target.drop(tags, upTo);
   }
 
-  private async tell(tags: InvalidatedTags, isAhead = false): Promise<void> {
-    const number = await this.channel.announce(tags, { origin: this.origin, above: this.highest, isAhead });
+  /** What is told late or again is told without its marks: who hears it asks the databases. */
+  private async tell(
+    tags: InvalidatedTags,
+    { upTo, isAhead = false }: { readonly upTo?: CommitMarks | undefined; readonly isAhead?: boolean } = {},
+  ): Promise<void> {
+    const number = await this.channel.announce(tags, { origin: this.origin, above: this.highest, upTo, isAhead });
     this.record.note(tags, number);
     // Once more: until the number was known here, what others had cached before could be taken over from them.
-    this.drop(tags);
+    this.drop(tags, upTo ?? noMarks);
     this.own = Math.max(this.own, number);
     this.highest = Math.max(this.highest, number);
   }
@@ -346,7 +363,7 @@ class ChannelBus implements InvalidationBus {
     if (this.recent.length === 0) return;
     const all = new TagSet(tagsWaitingMax);
     for (const { tags } of this.recent) all.add(tags);
-    await this.tell(all.take(), true);
+    await this.tell(all.take(), { isAhead: true });
   }
 
   private forgetOld(): void {

@@ -9,6 +9,12 @@
 /** Tags, or everything. */
 export type InvalidatedTags = readonly string[] | "everything";
 
+/**
+ * How far the databases had got with the commits that an invalidation stands for: by shard, a text that whoever routes reads
+ * understands. An empty text: committed there, but it is not known how far. Undefined: nothing is known of any shard.
+ */
+export type CommitMarks = Readonly<Record<string, string>>;
+
 /** One invalidation as it is heard. */
 export interface HeardInvalidation {
   readonly number: number;
@@ -17,6 +23,8 @@ export interface HeardInvalidation {
   /** Who announced it. */
   readonly origin: string;
   readonly tags: InvalidatedTags;
+  /** Absent from processes of a version without them. */
+  readonly upTo?: CommitMarks | undefined;
 }
 
 /** What the server remembers. */
@@ -43,6 +51,7 @@ export interface AnnounceOptions {
   readonly origin: string;
   /** The number given is higher than this one. */
   readonly above: number;
+  readonly upTo?: CommitMarks | undefined;
   /** For announcements made while a new connection is prepared; default false. */
   readonly isAhead?: boolean;
 }

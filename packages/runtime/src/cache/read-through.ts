@@ -17,8 +17,8 @@ import { type Random, systemRandom } from "../kernel/random.ts";
 import type { CacheEntry, CacheStore } from "./cache-store.ts";
 import { HotKeys, type HottestKeys } from "./hot-keys.ts";
 import { type KeyInspection, keyTag, type LevelInspection, namedTags, noEntry } from "./inspection.ts";
-import type { InvalidationBus } from "./invalidation-bus.ts";
-import type { InvalidatedTags } from "./invalidation-channel.ts";
+import type { InvalidationBus, InvalidationTarget } from "./invalidation-bus.ts";
+import type { CommitMarks, InvalidatedTags } from "./invalidation-channel.ts";
 import { InvalidationLog } from "./invalidation-log.ts";
 import { LoadGate } from "./load-gate.ts";
 import {
@@ -75,9 +75,10 @@ export interface Cache {
   read<V>(key: string, options: ReadOptions, load: (context: LoadContext) => Promise<V>): Promise<V>;
   /**
    * Ends every entry that carries one of the tags: here at once, and resolves when the other processes have been told, or will
-   * be later because they cannot be told now. Never raises.
+   * be later because they cannot be told now. `upTo`: how far the databases had got with the commits that this stands for;
+   * without it, they are asked. Never raises.
    */
-  invalidate(tags: readonly string[]): Promise<void>;
+  invalidate(tags: readonly string[], upTo?: CommitMarks): Promise<void>;
   stats(): CacheStats;
   /** What this process would do about the key, and why. */
   inspect(key: string): Promise<KeyInspection>;
@@ -92,6 +93,8 @@ export interface CacheOptions {
   readonly shared?: SharedLevelOptions | undefined;
   /** Carries invalidations between the processes of the app; default none: each process hears its own only. */
   readonly bus?: InvalidationBus | undefined;
+  /** Without a bus: told of each invalidation before this cache is. */
+  readonly first?: InvalidationTarget | undefined;
   readonly clock?: Clock;
   readonly random?: Random;
   /** Loads at once; default 64. */
@@ -134,8 +137,9 @@ function uncached(options: CacheOptions): Cache {
         throw error;
       }
     },
-    async invalidate(tags) {
-      await options.bus?.announce(tags);
+    async invalidate(tags, upTo) {
+      if (options.bus === undefined) options.first?.drop(tags, upTo);
+      else await options.bus.announce(tags, upTo);
     },
     stats: () => ({
       hits: 0,
@@ -162,6 +166,7 @@ class ReadThroughCache implements Cache {
   private readonly gate: LoadGate;
   private readonly log: InvalidationLog;
   private readonly bus: InvalidationBus | undefined;
+  private readonly first: InvalidationTarget | undefined;
   private readonly shared: SharedLevel | undefined;
   private readonly flights = new Map<string, Flight>();
   private readonly hotKeys = new HotKeys();
@@ -183,6 +188,7 @@ class ReadThroughCache implements Cache {
     this.gate = new LoadGate(options);
     this.log = new InvalidationLog(options.tagsMax ?? 100_000);
     this.bus = options.bus;
+    this.first = options.first;
     this.bus?.join({ drop: (tags) => this.drop(tags) });
     this.shared = sharedLevel(options, { clock: this.clock, random: this.random });
   }
@@ -207,9 +213,10 @@ class ReadThroughCache implements Cache {
     return this.join(key, options, load);
   }
 
-  async invalidate(tags: readonly string[]): Promise<void> {
-    if (this.bus === undefined) this.drop(tags);
-    else await this.bus.announce(tags);
+  async invalidate(tags: readonly string[], upTo?: CommitMarks): Promise<void> {
+    if (this.bus !== undefined) return this.bus.announce(tags, upTo);
+    this.first?.drop(tags, upTo);
+    this.drop(tags);
   }
 
   stats(): CacheStats {

@@ -3,7 +3,8 @@
  *
  * A transaction never spans shards. The same calls run on one embedded server and on many servers.
  */
-import type { CompiledQuery, Kysely, Transaction } from "kysely";
+import type { CompiledQuery, Driver, Kysely, Transaction } from "kysely";
+import type { UnavailableError } from "../kernel/errors.ts";
 import type { EventType, Publication, PublishOptions } from "../kernel/event.ts";
 import type { Statement, StatementParameters } from "./statement.ts";
 
@@ -41,6 +42,11 @@ export type ShardTransaction<T> = Queries<T> & {
 export interface TransactionOptions {
   /** Default: PostgreSQL's own, read committed. */
   readonly isolation?: "read committed" | "repeatable read" | "serializable";
+  /**
+   * "read only": a write in it fails, and where a shard has followers one of them may run it, under the same guarantees as
+   * other reads; a serializable one runs on the leader. Default: "read write", always on the leader.
+   */
+  readonly access?: "read only" | "read write";
 }
 
 /** What a one-statement write brings about beside its rows, if it commits. */
@@ -98,6 +104,35 @@ export interface MergeOptions<R> {
   /** Rows kept of the whole after `offset`. Each shard is asked for its {@link ShardWindow}. Default: all. */
   readonly limit?: number;
   readonly offset?: number;
+  /** Rows that one shard may give, all held in memory at once; default 100,000. */
+  readonly rowsMax?: number;
+  /** How long each shard has to answer, in ms; default `database.statementTimeoutMs`, 10,000. 0: as long as it takes. */
+  readonly deadlineMs?: number;
+  /** One shard that fails fails the whole. */
+  readonly onFailure?: "fail";
+}
+
+/** How rows of several keys are asked for. */
+export type KeysOptions = Pick<MergeOptions<object>, "deadlineMs" | "onFailure">;
+
+/** As the options it is made from, but what cannot be had of some shards is left out and told. */
+export type PartialOptions<O> = Omit<O, "onFailure"> & {
+  /** Shards that do not answer are left out. A question to every shard raises their error when none answers. */
+  readonly onFailure: "partial";
+};
+
+/** A shard that did not answer. */
+export interface MissingShard {
+  /** Its name, e.g. "shard 1". */
+  readonly shard: string;
+  readonly error: UnavailableError;
+}
+
+/** The rows there are, and which shards' are not among them. */
+export interface PartialRows<R> {
+  readonly rows: R[];
+  /** Empty when the rows are complete. */
+  readonly missing: readonly MissingShard[];
 }
 
 /** Figures of a connection pool at one moment. */
@@ -116,15 +151,31 @@ export interface Database<T> {
   for(key: string): Shard<T>;
   /** Small global tables and look-up directories. */
   readonly home: Shard<T>;
-  /** Asks every shard and merges. Bounded by the statement timeout; one failing shard fails the whole. */
+  /**
+   * Asks every shard and merges. One failing shard fails the whole, unless `onFailure` is "partial". Raises `SHARD_TIMEOUT` for a
+   * shard that does not answer in time, and `MERGE_INVALID` for rows that cannot be merged or are too many.
+   */
+  everywhere<R extends object>(
+    query: (shard: Queries<T>, window: ShardWindow) => Promise<readonly R[]>,
+    merge: PartialOptions<MergeOptions<NoInfer<R>>>,
+  ): Promise<PartialRows<R>>;
   everywhere<R extends object>(
     query: (shard: Queries<T>, window: ShardWindow) => Promise<readonly R[]>,
     merge?: MergeOptions<NoInfer<R>>,
   ): Promise<R[]>;
-  /** Groups the keys by owning shard, asks each such shard once, and concatenates. Duplicate keys are asked once. */
+  /**
+   * Groups the keys by owning shard, asks each such shard once, and concatenates. Duplicate keys are asked once. Failures as with
+   * {@link Database.everywhere}.
+   */
   byKey<R>(
     keys: readonly string[],
     query: (shard: Queries<T>, keys: readonly string[]) => Promise<readonly R[]>,
+    options: PartialOptions<KeysOptions>,
+  ): Promise<PartialRows<R>>;
+  byKey<R>(
+    keys: readonly string[],
+    query: (shard: Queries<T>, keys: readonly string[]) => Promise<readonly R[]>,
+    options?: KeysOptions,
   ): Promise<R[]>;
   poolStats(): PoolStats[];
   close(): Promise<void>;
@@ -135,8 +186,20 @@ export interface ShardConnection {
   /** Name for messages and metrics, e.g. "shard 0". */
   readonly name: string;
   readonly kysely: Kysely<unknown>;
-  /** Runs a named or unnamed statement outside a transaction by the shortest way. */
-  query<R>(name: string | undefined, sql: string, values: unknown[]): Promise<R[]>;
+  /** What the Kysely is built on: gives connections and transactions on them. */
+  readonly driver: Driver;
+  /**
+   * Runs a named or unnamed statement outside a transaction by the shortest way. `canRepeat`, default false: it only reads, so it
+   * may run again when a connection breaks and there is another leader to wait for.
+   */
+  query<R>(name: string | undefined, sql: string, values: unknown[], canRepeat?: boolean): Promise<R[]>;
+  /**
+   * Asks the server about itself, on a connection kept for that: the answer does not wait until one of the pool comes free. Only for
+   * small statements that read.
+   */
+  ask<R>(name: string, sql: string, values: unknown[]): Promise<R[]>;
+  /** Has each new connection of the pool wait for this before it is used; one for which it raises is closed. */
+  beforeUse(check: () => Promise<void>): void;
   /** Runs a compiled query under a statement name on a transaction's own connection. */
   named<R>(compiled: CompiledQuery<R>, name: string, values: unknown[]): CompiledQuery<R>;
   stats(): PoolStats;

@@ -6,20 +6,24 @@ import { type EventType, type Publication, type PublishOptions, publication } fr
 import type {
   Database,
   Effects,
+  KeysOptions,
   MergeOptions,
   MessageWriter,
+  PartialOptions,
+  PartialRows,
   Queries,
-  Shard,
   ShardConnection,
   ShardTransaction,
   ShardWindow,
   TransactionOptions,
 } from "./database.ts";
-import { checkParts, checkWindow, checkWindowRead, mergeRows, watchedWindow } from "./merge-rows.ts";
+import { KeyedShard, type RoutedShard, type TransactionProgress } from "./keyed-shard.ts";
 import { type PublishingStatement, publishingStatement } from "./publishing-statement.ts";
+import { askByKey, askEverywhere } from "./scatter.ts";
 import type { QueryScope } from "./shard-key/guard.ts";
 import { QueryCheck } from "./shard-key/query-check.ts";
 import { type Placement, shardOf } from "./sharding/placement.ts";
+import type { PlacementSource } from "./sharding/placement-watch.ts";
 import type { Statement, StatementParameters } from "./statement.ts";
 import type { TableRegistry } from "./table-registry.ts";
 
@@ -30,19 +34,26 @@ export interface ShardedDatabaseOptions {
   /** The home database; default: the first shard's. */
   readonly home?: ShardConnection;
   readonly placement: Placement;
+  /** Says which shard owns a key now, where that can change. Default: what `placement` says, for ever. */
+  readonly source?: PlacementSource;
   readonly tables: TableRegistry;
   /** Check each query against the shard-key rule; default true unless NODE_ENV is "production". */
   readonly guard?: boolean;
   /**
    * With the guard on, check too that a query names no other key than `db.for(key)` or `db.byKey(keys)` was asked for.
-   * Default false. When on, each `db.for(...)` gives an object of its own; when off, one a shard.
+   * Default false. When on, or with {@link ShardedDatabaseOptions.source}, each `db.for(...)` gives an object of its own; else one
+   * a shard.
    */
   readonly checkKeys?: boolean;
-  /** Called with the tags of a committed transaction, before its caller goes on. */
-  readonly onInvalidate?: (tags: readonly string[]) => void | Promise<void>;
+  /** Called with the tags of a committed transaction and the shard it was on, before its caller goes on. */
+  readonly onInvalidate?: OnInvalidate;
   /** Lets transactions publish. Default: `publish` is refused. */
   readonly messages?: MessageWriter;
+  /** How long each shard has to answer a question to several, in ms; default 10,000. 0: as long as it takes. */
+  readonly deadlineMs?: number;
 }
+
+type OnInvalidate = (tags: readonly string[], shard: ShardConnection) => void | Promise<void>;
 
 /** Joins connections, placement and tables to a {@link Database}. */
 export function shardedDatabase<T>(options: ShardedDatabaseOptions): Database<T> {
@@ -65,51 +76,27 @@ export function shardedDatabase<T>(options: ShardedDatabaseOptions): Database<T>
   };
   const keyed = shards.map((shard) => open(shard, "key"));
   const everyShard = shards.map((shard) => open(shard, "everywhere"));
-  const homeShard = open(home, "home");
   const openKeyed = (shard: number, keys: readonly string[]) =>
     checksKeys ? open(shards[shard] as ShardConnection, "key", keys) : (keyed[shard] as ConnectedShard<T>);
+  const source = shards.length === 1 ? undefined : options.source;
+  const routed =
+    source === undefined ? undefined : { source, open: (shard: number, key: string) => openKeyed(shard, [key]) };
+  const scattered = {
+    ...{ shards: everyShard, names: shards.map(({ name }) => name), source, isChecked: guard },
+    deadlineMs: options.deadlineMs ?? 10_000,
+  };
+  const ownerOf = (key: string): number | Promise<number> => {
+    if (source === undefined) return shardOf(placement, key);
+    return source.ownerOf(key) ?? source.obtain(key).then(({ shard }) => shard);
+  };
 
-  return {
+  const database: Omit<Database<T>, "everywhere" | "byKey"> = {
     shardCount: shards.length,
-    home: homeShard,
-    for: checksKeys
-      ? (key) => openKeyed(shardOf(placement, key), [key])
-      : (key) => keyed[shardOf(placement, key)] as ConnectedShard<T>,
-
-    async everywhere<R extends object>(
-      query: (shard: Queries<T>, window: ShardWindow) => Promise<readonly R[]>,
-      merge: MergeOptions<R> = {},
-    ) {
-      checkWindow(merge);
-      const { limit = Number.MAX_SAFE_INTEGER, offset = 0 } = merge;
-      const isSingle = everyShard.length === 1;
-      // A single shard skips the rows before the window itself; several cannot know which of theirs those are.
-      const window = isSingle
-        ? { limit, offset }
-        : { limit: Math.min(offset + limit, Number.MAX_SAFE_INTEGER), offset: 0 };
-      const watched = watchedWindow(window);
-      const parts = await Promise.all(everyShard.map(async (shard) => query(shard, guard ? watched.window : window)));
-      if (guard) {
-        checkWindowRead(watched.isRead(), merge);
-        checkParts(parts, merge, window.limit);
-      }
-      return mergeRows(parts, isSingle ? { limit } : merge);
-    },
-
-    async byKey<R>(
-      keys: readonly string[],
-      query: (shard: Queries<T>, keys: readonly string[]) => Promise<readonly R[]>,
-    ) {
-      const groups = new Map<number, string[]>();
-      for (const key of new Set(keys)) {
-        const shard = shardOf(placement, key);
-        const group = groups.get(shard);
-        if (group === undefined) groups.set(shard, [key]);
-        else group.push(key);
-      }
-      const parts = await Promise.all([...groups].map(async ([shard, group]) => query(openKeyed(shard, group), group)));
-      return parts.flat();
-    },
+    home: open(home, "home"),
+    for:
+      routed === undefined
+        ? (key) => openKeyed(shardOf(placement, key), [key])
+        : (key) => new KeyedShard<T>(key, routed),
 
     poolStats: () => [...new Set([...shards, home])].map((connection) => connection.stats()),
 
@@ -117,11 +104,29 @@ export function shardedDatabase<T>(options: ShardedDatabaseOptions): Database<T>
       await Promise.all([...new Set([...shards, home])].map((connection) => connection.close()));
     },
   };
+  return {
+    ...database,
+    async everywhere<R extends object>(
+      query: (shard: Queries<T>, window: ShardWindow) => Promise<readonly R[]>,
+      merge: MergeOptions<R> | PartialOptions<MergeOptions<R>> = {},
+    ) {
+      const answer = await askEverywhere(scattered, query, merge);
+      return (merge.onFailure === "partial" ? answer : answer.rows) as PartialRows<R> & R[];
+    },
+    async byKey<R>(
+      keys: readonly string[],
+      query: (shard: Queries<T>, keys: readonly string[]) => Promise<readonly R[]>,
+      settings: KeysOptions | PartialOptions<KeysOptions> = {},
+    ) {
+      const answer = await askByKey({ ...scattered, ownerOf, open: openKeyed }, keys, query, settings);
+      return (settings.onFailure === "partial" ? answer : answer.rows) as PartialRows<R> & R[];
+    },
+  };
 }
 
 interface ShardHooks {
   readonly check: QueryCheck | undefined;
-  readonly onInvalidate: ((tags: readonly string[]) => void | Promise<void>) | undefined;
+  readonly onInvalidate: OnInvalidate | undefined;
   readonly messages: MessageWriter | undefined;
 }
 
@@ -161,7 +166,7 @@ abstract class KyselyQueries<T> {
   }
 }
 
-class ConnectedShard<T> extends KyselyQueries<T> implements Shard<T> {
+class ConnectedShard<T> extends KyselyQueries<T> implements RoutedShard<T> {
   private readonly connection: ShardConnection;
   private readonly hooks: ShardHooks;
   private readonly publishing = new WeakMap<object, Map<string, PublishingStatement<never> | undefined>>();
@@ -245,20 +250,32 @@ class ConnectedShard<T> extends KyselyQueries<T> implements Shard<T> {
     return this.transact(work, options);
   }
 
+  transactNoting<R>(
+    work: (tx: ShardTransaction<T>) => Promise<R>,
+    options: TransactionOptions,
+    progress: TransactionProgress,
+  ): Promise<R> {
+    return this.transact(work, options, progress);
+  }
+
   private transact<R>(
     work: (tx: ShardTransaction<T>, pending: PendingEffects) => Promise<R>,
     options: TransactionOptions = {},
+    progress?: TransactionProgress,
   ): Promise<R> {
     const pending: PendingEffects = { tags: [], publications: [] };
-    const begin = this.db.transaction();
-    const run = async (kysely: Transaction<T>) => {
-      const tx = new ConnectedTransaction<T>(kysely, this.connection, pending, this.hooks);
+    const { isolation, access } = options;
+    const plain = this.db.transaction();
+    const begin = access === undefined ? plain : plain.setAccessMode(access);
+    const run = async (plain: Transaction<T>) => {
+      const kysely = progress === undefined ? plain : (plain.withPlugin(countingPlugin(progress)) as Transaction<T>);
+      const tx = new ConnectedTransaction<T>(kysely, this.connection, pending, { ...this.hooks, progress });
       const result = await work(tx, pending);
       await this.writeMessages(kysely, pending.publications);
       return result;
     };
     return this.withEffects(
-      () => (options.isolation === undefined ? begin : begin.setIsolationLevel(options.isolation)).execute(run),
+      () => (isolation === undefined ? begin : begin.setIsolationLevel(isolation)).execute(run),
       pending,
     );
   }
@@ -294,7 +311,7 @@ class ConnectedShard<T> extends KyselyQueries<T> implements Shard<T> {
 
   private async actOn({ tags, publications }: PendingEffects): Promise<void> {
     if (publications.length > 0) this.hooks.messages?.committed(this.connection.name);
-    if (tags.length > 0) await this.hooks.onInvalidate?.(tags);
+    if (tags.length > 0) await this.hooks.onInvalidate?.(tags, this.connection);
   }
 }
 
@@ -303,21 +320,30 @@ class ConnectedTransaction<T> extends KyselyQueries<T> implements ShardTransacti
   private readonly connection: ShardConnection;
   private readonly pending: PendingEffects;
   private readonly check: QueryCheck | undefined;
+  private readonly progress: TransactionProgress | undefined;
   private readonly canPublish: boolean;
 
-  constructor(kysely: Transaction<T>, connection: ShardConnection, pending: PendingEffects, hooks: ShardHooks) {
+  constructor(
+    kysely: Transaction<T>,
+    connection: ShardConnection,
+    pending: PendingEffects,
+    hooks: ShardHooks & { readonly progress: TransactionProgress | undefined },
+  ) {
     super(kysely);
     this.kysely = kysely;
     this.connection = connection;
     this.pending = pending;
     this.check = hooks.check;
+    this.progress = hooks.progress;
     this.canPublish = hooks.messages !== undefined;
   }
 
   async run<P extends StatementParameters, R>(statement: Statement<P, R>, parameters: P): Promise<R[]> {
     this.check?.statement(statement, parameters);
     const query = this.connection.named(statement.compiled, statement.name, statement.bind(parameters));
-    return (await this.kysely.withoutPlugins().executeQuery(query)).rows;
+    const { rows } = await this.kysely.withoutPlugins().executeQuery(query);
+    if (this.progress !== undefined) this.progress.statements++;
+    return rows;
   }
 
   invalidate(...tags: readonly string[]): void {
@@ -337,6 +363,17 @@ function guardPlugin(check: QueryCheck): KyselyPlugin {
       return node;
     },
     transformResult: async ({ result }) => result,
+  };
+}
+
+/** Counts the statements that succeeded. */
+function countingPlugin(progress: TransactionProgress): KyselyPlugin {
+  return {
+    transformQuery: ({ node }) => node,
+    async transformResult({ result }) {
+      progress.statements++;
+      return result;
+    },
   };
 }
 

@@ -6,7 +6,9 @@ export type TableDeclaration =
   /** Split over the shards by this column, which leads the primary key. */
   | { readonly shardBy: string }
   /** Small and global: in the home database only. */
-  | { readonly home: true };
+  | { readonly home: true }
+  /** Small and global, written in the home database and copied to every shard, where queries may join it. */
+  | { readonly reference: true };
 
 /** All declared tables by name. */
 export type TableRegistry = ReadonlyMap<string, TableDeclaration>;

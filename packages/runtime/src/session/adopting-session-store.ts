@@ -51,6 +51,11 @@ export function adoptingSessionStore({ store, previous, hasPrevious }: AdoptingS
       await readMoved(tokenHash);
       await store.noteWrite(tokenHash, wrote);
     },
+    async noteSeen(tokenHash, seen) {
+      // Done with most requests: nothing more is read once all have moved.
+      if (hasPrevious()) await readMoved(tokenHash);
+      await store.noteSeen(tokenHash, seen);
+    },
     async rotate(tokenHash, record, options) {
       await readMoved(tokenHash);
       return store.rotate(tokenHash, record, options);

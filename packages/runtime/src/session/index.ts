@@ -23,6 +23,16 @@ export {
   type PasswordsOptions,
 } from "./password.ts";
 export { RequestRefusedError } from "./request-refused.ts";
+export {
+  latestSeen,
+  newerPart,
+  nothingSeen,
+  type ReadUnit,
+  type ReadUnits,
+  type Seen,
+  type SeenListener,
+} from "./seen.ts";
+export { type SessionReads, type SessionReadsStats, sessionReads } from "./session-reads.ts";
 export type { SessionRevocations } from "./session-revocations.ts";
 export {
   type JsonValue,
@@ -42,4 +52,5 @@ export {
   sessionCookie,
 } from "./session-token.ts";
 export { createSessions, type Session, type Sessions, type SessionsOptions } from "./sessions.ts";
+export { type SeenSigner, seenSigner } from "./signed-seen.ts";
 export type { WriteMarks } from "./write-marks.ts";

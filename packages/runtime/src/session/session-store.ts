@@ -5,6 +5,8 @@
  * records. Every driver passes `sessionStoreContract` of the private package `@rungs/contract`.
  */
 
+import type { Seen } from "./seen.ts";
+
 /** A value that JSON can carry. */
 export type JsonValue =
   | string
@@ -36,6 +38,8 @@ export interface SessionRecord {
   readonly data: SessionData;
   /** Number of the newest change that its requests made, see `write-marks.ts`; 0 for none. */
   readonly wrote: number;
+  /** How far the databases had got that its requests wrote to and read from, see `seen.ts`. */
+  readonly seen: Seen;
 }
 
 /** What a driver can do. */
@@ -78,12 +82,15 @@ export interface SessionStore {
   update(tokenHash: Buffer, patch: SessionPatch): Promise<SessionData | undefined>;
   /**
    * Puts `record` in place of the session of `tokenHash`, in one step: afterwards the old hash opens nothing. With
-   * `keepsData` the old session's data is carried over, under the record's own. Gives the data of the new session.
+   * `keepsData` the old session's data is carried over, under the record's own; what it has seen always is, the later of each
+   * shard. Gives the data of the new session.
    * When there is no old session (any more), the new one is made all the same.
    */
   rotate(tokenHash: Buffer, record: SessionRecord, options: { readonly keepsData: boolean }): Promise<SessionData>;
   /** Raises `wrote` to the number, unless it is higher already or there is no session. */
   noteWrite(tokenHash: Buffer, wrote: number): Promise<void>;
+  /** Raises what the session has seen of each shard named, unless that is later already or there is no session. */
+  noteSeen(tokenHash: Buffer, seen: Seen): Promise<void>;
   /** Gives whether there was one. */
   revoke(tokenHash: Buffer): Promise<boolean>;
   /** Revokes the user's sessions but for the one kept, if any; gives how many. */

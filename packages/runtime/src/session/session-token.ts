@@ -69,7 +69,7 @@ function bearerToken(authorization: string): string | undefined {
 }
 
 /** The first cookie of that name: browsers send the one with the most specific path first (RFC 6265, 5.4). */
-function cookieValue(header: string, name: string): string | undefined {
+export function cookieValue(header: string, name: string): string | undefined {
   // Most requests carry no such cookie; one search is cheaper than taking the header apart.
   if (!header.includes(name)) return undefined;
   for (const pair of header.split(";")) {

@@ -15,6 +15,7 @@ import { type Clock, systemClock } from "../kernel/clock.ts";
 import { ConfigError } from "../kernel/errors.ts";
 import { type Logger, silentLogger } from "../kernel/log.ts";
 import { type Random, systemRandom } from "../kernel/random.ts";
+import { nothingSeen, type Seen, type SeenListener } from "./seen.ts";
 import type { SessionData, SessionPatch, SessionRecord, SessionStore } from "./session-store.ts";
 import type { WriteMarks } from "./write-marks.ts";
 
@@ -53,6 +54,8 @@ export interface Sessions {
    * answered. Raises `CACHE_INVALIDATION_DELAYED` while the other processes cannot be told of them.
    */
   noteWrites(token: string): Promise<void>;
+  /** Notes how far the databases had got that the session's request wrote to and read from; see `seen.ts`. */
+  noteSeen(token: string, seen: Seen): Promise<void>;
   /** Ends a session; gives whether there was one. */
   revoke(token: string): Promise<boolean>;
   /** Ends all sessions of the user, but for the one of `exceptToken` if given; gives how many. */
@@ -69,6 +72,8 @@ export interface SessionsOptions {
   readonly log?: Logger;
   /** Numbers what requests change, where several processes cache; default none. */
   readonly marks?: WriteMarks | undefined;
+  /** Holds requests to what their sessions have seen, where databases have copies; default none. */
+  readonly seen?: SeenListener | undefined;
   /** A session unused for this long ends; default 30 days. */
   readonly idleMs?: number;
   /** A session ends this long after its start; default 90 days. */
@@ -90,7 +95,7 @@ const sweepBatchesMax = 1_000;
 
 /** Makes the session policy over a store. Raises `CONFIG_INVALID` for times that contradict each other. */
 export function createSessions(options: SessionsOptions): Sessions {
-  const { store, clock = systemClock, random = systemRandom, log = silentLogger, marks } = options;
+  const { store, clock = systemClock, random = systemRandom, log = silentLogger, marks, seen } = options;
   const { idleMs = 30 * dayMs, absoluteMs = 90 * dayMs, touchEveryMs = 5 * 60 * 1_000 } = options;
   checkTimes({ idleMs, absoluteMs, touchEveryMs });
   const touching = new Set<string>();
@@ -110,6 +115,7 @@ export function createSessions(options: SessionsOptions): Sessions {
         expiresAt,
         data,
         wrote: marks?.newest() ?? 0,
+        seen: nothingSeen,
       },
     };
   }
@@ -131,6 +137,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   async function start(userId: string | null, data: SessionData = {}): Promise<Session> {
     const { token, record } = newSession(userId, data);
     await store.create(record);
+    seen?.started(token);
     return sessionOf(token, record);
   }
 
@@ -145,15 +152,23 @@ export function createSessions(options: SessionsOptions): Sessions {
       const fresh = newSession(userId, {});
       const record = { ...fresh.record, wrote: Math.max(fresh.record.wrote, old?.wrote ?? 0) };
       const data = await store.rotate(oldHash, record, { keepsData });
+      seen?.started(fresh.token);
       return sessionOf(fresh.token, { ...fresh.record, data });
     },
 
     async load(token) {
-      if (!isToken(token)) return undefined;
+      if (!isToken(token)) {
+        seen?.loaded(token, undefined);
+        return undefined;
+      }
       const tokenHash = hashToken(token);
       const record = await store.read(tokenHash);
       const now = clock.now();
-      if (record === undefined || !isLive(record, now)) return undefined;
+      if (record === undefined || !isLive(record, now)) {
+        seen?.loaded(token, undefined);
+        return undefined;
+      }
+      seen?.loaded(token, record.seen);
       if (now - record.lastSeenAt.getTime() >= touchEveryMs) noteUse(token, tokenHash, now);
       if (marks !== undefined && record.wrote > 0) await marks.catchUp(record.wrote);
       return sessionOf(token, record);
@@ -162,6 +177,10 @@ export function createSessions(options: SessionsOptions): Sessions {
     writesSoFar: () => marks?.count() ?? 0,
     async noteWrites(token) {
       if (marks !== undefined && isToken(token)) await store.noteWrite(hashToken(token), await marks.settled());
+    },
+
+    async noteSeen(token, upTo) {
+      if (isToken(token)) await store.noteSeen(hashToken(token), upTo);
     },
 
     update: async (token, patch) => (isToken(token) ? store.update(hashToken(token), patch) : undefined),

@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util";
 import { ConfigError } from "../kernel/errors.ts";
 import { joinProblems } from "./explain.ts";
-import { type FlagName, type Flags, flagNames } from "./inputs.ts";
+import { type FlagName, type Flags, flagNames, splitInput } from "./inputs.ts";
 import { nearestName } from "./nearest.ts";
 
 /** What the command line says. */
@@ -15,13 +15,13 @@ export interface CommandLine {
   readonly help: boolean;
 }
 
-const valued: readonly string[] = [...flagNames, "config"];
+const valued: readonly string[] = [...flagNames, splitInput.flag, "config"];
 const switches: readonly string[] = ["show-config", "help"];
 const known = [...valued, ...switches];
 
 /**
  * Parses `--port 4000`, `--port=4000`, `--no-cache`, `--show-config`, `--help` and `-h`; of a repeated flag the last
- * counts. Raises one `CONFIG_INVALID` with every unknown flag (and the nearest known one), missing value and stray word.
+ * counts, but of `--split` each. Raises one `CONFIG_INVALID` with every unknown flag (and the nearest known one), missing value and stray word.
  */
 export function parseCommandLine(args: readonly string[]): CommandLine {
   const { tokens } = parseArgs({
@@ -37,6 +37,7 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
   });
   const problems: string[] = [];
   const found = new Map<string, string>();
+  const split: string[] = [];
   let unknownAt = -2;
   for (const token of tokens) {
     // The word after an unknown flag is most likely its value: one mistake, told once.
@@ -52,13 +53,14 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
       else problems.push(`--${name} takes no value.`);
     } else if (value === undefined || value === "" || (inlineValue === false && /^--?[a-z]/.test(value))) {
       problems.push(`--${name} needs a value: --${name} ${example(name)}.`);
-    } else found.set(name, value);
+    } else if (name === splitInput.flag) split.push(value);
+    else found.set(name, value);
   }
   if (problems.length > 0) throw new ConfigError("CONFIG_INVALID", joinProblems(problems));
   const flags = Object.fromEntries(flagNames.flatMap((name): [FlagName, string][] => pairs(name, found.get(name))));
   const config = found.get("config");
   return {
-    flags,
+    flags: split.length === 0 ? flags : { ...flags, split },
     ...(config === undefined ? {} : { config }),
     showConfig: found.has("show-config"),
     help: found.has("help"),
@@ -90,6 +92,8 @@ function example(name: string): string {
     host: "127.0.0.1",
     dir: ".rungs",
     shards: "2",
+    strategy: "range",
+    split: "n",
     cache: "off",
     "log-level": "info",
     rung: "1",

@@ -42,14 +42,22 @@ function splitProblems(topology: Topology): Problem[] {
 
 function serverProblems({ database: { shards } }: Topology): Problem[] {
   if (typeof shards === "number") return [];
-  return shards.flatMap(({ leader }, index): Problem[] => {
+  return shards.flatMap(({ leader, followers = [] }, index): Problem[] => {
     const first = shards.findIndex((other) => isDeepStrictEqual(other.leader, leader));
-    if (first === index) return [];
+    const path = `database.shards[${index}]`;
+    const repeated = followers.findIndex((one, at) => followers.findIndex((o) => isDeepStrictEqual(o, one)) !== at);
     return [
-      [
-        `database.shards[${index}].leader`,
-        `names the same server as database.shards[${first}].leader; each shard needs one of its own`,
-      ],
+      ...(first === index
+        ? []
+        : ([
+            [
+              `${path}.leader`,
+              `names the same server as database.shards[${first}].leader; each shard needs one of its own`,
+            ],
+          ] as const)),
+      ...(repeated === -1
+        ? []
+        : ([[`${path}.followers[${repeated}]`, "names the same server as one before it in the list"]] as const)),
     ];
   });
 }

@@ -5,9 +5,9 @@ export { describeTopology } from "./describe.ts";
 export { diffTopologies, type TopologyChange } from "./diff.ts";
 export type { FlagName, Flags } from "./inputs.ts";
 export { nearestName } from "./nearest.ts";
-export { presetFor, type Rung, rungOf, rungPresets } from "./presets.ts";
+export { presetFor, presetShards, type Rung, rungOf, rungPresets } from "./presets.ts";
 export { type ResolvedTopology, type ResolveInput, resolveTopology } from "./resolve.ts";
-export { type Environment, env, Secret } from "./secret.ts";
+export { type Environment, env, Secret, splitAddresses } from "./secret.ts";
 export {
   type Address,
   type CdnSettings,

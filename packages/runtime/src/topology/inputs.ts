@@ -30,21 +30,36 @@ export const outerSettings: readonly OuterSetting[] = [
   { path: "web.host", variable: "HOST", flag: "host", read: asText },
   { path: "dataDirectory", variable: "RUNGS_DIR", flag: "dir", read: asText },
   { path: "database.shards", variable: "RUNGS_SHARDS", flag: "shards", read: asInteger },
+  { path: "database.strategy", variable: "RUNGS_STRATEGY", flag: "strategy", read: asText },
   { path: "cache.isEnabled", variable: "RUNGS_CACHE", flag: "cache", read: asSwitch },
   { path: "log.level", variable: "RUNGS_LOG_LEVEL", flag: "log-level", read: asText },
 ];
+
+/** The one flag that may be given several times; each is a split point, whatever characters it has. */
+export const splitInput = { path: "database.splits", flag: "split" } as const;
 
 /** Variable and flag that choose a preset. */
 export const rungInput = { variable: "RUNGS_RUNG", flag: "rung" } as const;
 
 /** Names of the flags that give a setting or a preset; each takes a value. */
-export type FlagName = "port" | "host" | "dir" | "shards" | "cache" | "log-level" | "rung";
+export type FlagName = "port" | "host" | "dir" | "shards" | "strategy" | "cache" | "log-level" | "rung";
 
-/** Values of flags as typed. */
-export type Flags = Readonly<Partial<Record<FlagName, string | undefined>>>;
+/** Values of flags as typed; `split` holds all of its. */
+export type Flags = Readonly<Partial<Record<FlagName, string | undefined>>> & {
+  readonly split?: readonly string[] | undefined;
+};
 
 /** All names of {@link FlagName}. */
-export const flagNames: readonly FlagName[] = ["port", "host", "dir", "shards", "cache", "log-level", "rung"];
+export const flagNames: readonly FlagName[] = [
+  "port",
+  "host",
+  "dir",
+  "shards",
+  "strategy",
+  "cache",
+  "log-level",
+  "rung",
+];
 
 const variables = [...outerSettings.flatMap(({ variable }) => variable ?? []), rungInput.variable, "DATABASE_URL"];
 

@@ -1,6 +1,6 @@
 /** The five rungs of the ladder as topologies: what each adds to the one below. */
 import { putSetting, settingsOf } from "./paths.ts";
-import { env } from "./secret.ts";
+import { env, type Secret } from "./secret.ts";
 import { deepFreeze, defaultTopology, type Topology, type TopologyInput } from "./topology.ts";
 
 /** A position on the ladder: 1 monolith, 2 balanced, 3 cached, 4 replicated and sharded, 5 event-driven. */
@@ -8,15 +8,18 @@ export type Rung = 1 | 2 | 3 | 4 | 5;
 
 const balanced: TopologyInput = { web: { processes: 4, balancer: "nginx" }, sessions: { url: env("REDIS_URL") } };
 const cached: TopologyInput = { ...balanced, cache: { url: env("CACHE_URL") }, cdn: { provider: "varnish" } };
-const sharded: TopologyInput = {
-  ...cached,
-  database: {
-    shards: [0, 1].map((index) => ({
-      leader: env(`SHARD_${index}_LEADER_URL`),
-      followers: [env(`SHARD_${index}_FOLLOWER_URL`)],
-    })),
-  },
-};
+const sharded: TopologyInput = { ...cached, database: { shards: presetShards(1) } };
+
+/**
+ * The servers of a number of shards from rung 4 on, 1 or more: shard 0's leader in SHARD_0_LEADER_URL, its followers in
+ * SHARD_0_FOLLOWER_URL, several with commas between them. Where the variables are not set, `rungs up` starts the servers.
+ */
+export function presetShards(count: number): { readonly leader: Secret; readonly followers: readonly Secret[] }[] {
+  return Array.from({ length: count }, (_, index) => ({
+    leader: env(`SHARD_${index}_LEADER_URL`),
+    followers: [env(`SHARD_${index}_FOLLOWER_URL`)],
+  }));
+}
 
 /**
  * What each rung sets; all else is default. Servers are named by environment variables, because only the operator

@@ -8,9 +8,9 @@ import { ConfigError } from "../kernel/errors.ts";
 import { addressProblem } from "./address.ts";
 import { crossProblems } from "./cross-check.ts";
 import { explainIssues, joinProblems, showText } from "./explain.ts";
-import { type Flags, mistypedVariables, outerSettings, rungInput } from "./inputs.ts";
+import { type FlagName, type Flags, mistypedVariables, outerSettings, rungInput, splitInput } from "./inputs.ts";
 import { leavesOf, putSetting, settingsOf } from "./paths.ts";
-import { type Rung, rungPresets } from "./presets.ts";
+import { presetShards, type Rung, rungPresets } from "./presets.ts";
 import { topologySchema } from "./schema.ts";
 import { type Environment, Secret, splitAddresses } from "./secret.ts";
 import { deepFreeze, defaultTopology, type Topology, type TopologyInput } from "./topology.ts";
@@ -46,10 +46,11 @@ interface Layer {
 /** Joins all sources. Raises one `CONFIG_INVALID` that names every bad setting with its path and source. */
 export function resolveTopology(input: ResolveInput): ResolvedTopology {
   const { file, environment = {}, flags = {}, defaults = {} } = input;
+  const preset = presetLayer(environment, flags);
   const layers: Layer[] = [
     { content: defaultTopology, source: () => "default", problems: [] },
     { content: defaults, source: () => "default", problems: [] },
-    presetLayer(environment, flags),
+    preset,
     ...(file === undefined ? [] : [{ content: file.content, source: () => `file ${file.name}`, problems: [] }]),
     environmentLayer(environment),
     flagLayer(flags),
@@ -70,6 +71,9 @@ export function resolveTopology(input: ResolveInput): ResolvedTopology {
       origins.set(path, source(path));
     }
   }
+  if (problems.length === 0 && preset.rung !== undefined && preset.rung >= 4) {
+    fillServers(merged, { isChosen: origins.get("database.shards") !== preset.source("database.shards") });
+  }
   const topology = merged as object as Topology;
   const originOf = (path: string) => originAt(origins, path);
   // Settings are compared with each other only when each is right by itself: else one mistake would be told twice.
@@ -88,7 +92,14 @@ function originAt(origins: ReadonlyMap<string, string>, path: string): string {
   return "default";
 }
 
-function presetLayer(environment: Environment, flags: Flags): Layer {
+/** From rung 4 on a number of shards is that many of the preset's servers; where nobody chose one, split points say it. */
+function fillServers(merged: Record<string, unknown>, { isChosen }: { readonly isChosen: boolean }): void {
+  const { shards, strategy, splits } = merged["database"] as Topology["database"];
+  const count = isChosen ? shards : strategy === "range" ? splits.length + 1 : undefined;
+  if (typeof count === "number") putSetting(merged, "database.shards", presetShards(count));
+}
+
+function presetLayer(environment: Environment, flags: Flags): Layer & { readonly rung: Rung | undefined } {
   const { variable, flag } = rungInput;
   const problems: string[] = [];
   let chosen: Rung | undefined;
@@ -102,7 +113,8 @@ function presetLayer(environment: Environment, flags: Flags): Layer {
       problems.push(`rung: expected an integer from 1 to 5, got ${showText(text)} (from ${source}).`);
     chosen = rung;
   }
-  return { content: chosen === undefined ? {} : rungPresets[chosen], source: () => `preset rung ${chosen}`, problems };
+  const content = chosen === undefined ? {} : rungPresets[chosen];
+  return { content, source: () => `preset rung ${chosen}`, problems, rung: chosen };
 }
 
 function environmentLayer(environment: Environment): Layer {
@@ -146,10 +158,14 @@ function flagLayer(flags: Flags): Layer {
   const content: Record<string, unknown> = {};
   const sources = new Map<string, string>();
   for (const { path, flag, read } of outerSettings) {
-    const text = flag === undefined ? undefined : flags[flag as keyof Flags];
+    const text = flag === undefined ? undefined : flags[flag as FlagName];
     if (text === undefined) continue;
     putSetting(content, path, read(text));
     sources.set(path, `flag --${flag}`);
+  }
+  if (flags.split !== undefined) {
+    putSetting(content, splitInput.path, flags.split);
+    sources.set(splitInput.path, `flag --${splitInput.flag}`);
   }
   return { content, source: (path) => originAt(sources, path), problems: [] };
 }

@@ -173,6 +173,7 @@ export const topologySchema = group({
     strategy: oneOf(["hash", "range"]),
     splits: list(text("a text", /^[^\0]{1,1024}$/), "a list of at most 1023 texts", 0, 1_023).optional(),
     shards: shards.optional(),
+    replicas: group({ lagMsMax: integer(1, 30_000), waitMsMax: integer(0, 10_000) }).optional(),
     pool: group({ connectionsMax: integer(1, 10_000), acquireTimeoutMs: integer(1, int32Max) }).optional(),
     statementTimeoutMs: integer(0, int32Max),
     preparedStatements: bool,

@@ -11,7 +11,7 @@ export const logLevels = ["debug", "info", "warn", "error", "silent"] as const;
 export interface ShardServers {
   /** Takes the writes; PostgreSQL 15 or newer. */
   readonly leader: Address;
-  /** Serve reads. */
+  /** Copies of it that serve reads: PostgreSQL's streaming replication. One that is no copy just now is left alone. */
   readonly followers?: readonly Address[] | undefined;
 }
 
@@ -101,6 +101,12 @@ export interface Topology {
     readonly splits: readonly string[];
     /** A number, 1 to 64: that many embedded databases (default 1). A list, up to 1,024: servers by address. */
     readonly shards: number | readonly ShardServers[];
+    /**
+     * Followers: one that lags behind its leader by more than `lagMsMax`, default 5,000 ms and at most 30,000, is not read from; a
+     * read waits up to `waitMsMax`, default 50 ms, for one that is new enough, before the leader answers. The bound on the former
+     * keeps it below the time after which an unused name may go to another (`sharding/directory.ts`).
+     */
+    readonly replicas: { readonly lagMsMax: number; readonly waitMsMax: number };
     /** Bounds of the pool to each shard; default 20 connections, 2,000 ms of waiting for one. */
     readonly pool: { readonly connectionsMax: number; readonly acquireTimeoutMs: number };
     /** The server cancels a statement after this; default 10,000 ms; 0 turns it off. */
@@ -167,6 +173,7 @@ export const defaultTopology: Topology = deepFreeze({
     strategy: "hash",
     splits: [],
     shards: 1,
+    replicas: { lagMsMax: 5_000, waitMsMax: 50 },
     pool: { connectionsMax: 20, acquireTimeoutMs: 2_000 },
     statementTimeoutMs: 10_000,
     preparedStatements: true,

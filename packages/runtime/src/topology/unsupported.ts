@@ -15,11 +15,6 @@ export function unsupportedSettings(topology: Topology): string[] {
   // Each table names its own key today; one for all of them has no reader yet.
   if (database.key !== defaultTopology.database.key) found.push("database.key");
   if (log.isPretty) found.push("log.isPretty");
-  if (typeof database.shards !== "number") {
-    for (const [index, { followers = [] }] of database.shards.entries()) {
-      if (followers.length > 0) found.push(`database.shards[${index}].followers`);
-    }
-  }
   return found;
 }
 

@@ -8,9 +8,11 @@ import { type Clock, systemClock } from "../kernel/clock.ts";
 export interface ReadinessCheck {
   readonly name: string;
   check(): Promise<unknown>;
+  /** False: told when it fails, but requests go on coming, as most do not need it. Default true. */
+  readonly isEssential?: boolean;
 }
 
-/** Answer to readiness: which checks fail, without their reasons, which may hold addresses. */
+/** Answer to readiness: which checks fail, essential or not, without their reasons, which may hold addresses. */
 export interface Readiness {
   readonly isReady: boolean;
   readonly failing: readonly string[];
@@ -25,6 +27,8 @@ export class Health {
   isDraining = false;
   private readonly checks: ReadinessCheck[];
   private readonly clock: Clock;
+  /** What came of checks that nobody waits for. */
+  private readonly asides = new Map<ReadinessCheck, boolean>();
   private answer: { at: number; readiness: Promise<Readiness> } | undefined;
 
   constructor(checks: readonly ReadinessCheck[] = [], clock: Clock = systemClock) {
@@ -42,10 +46,25 @@ export class Health {
 
   private async runChecks(): Promise<Readiness> {
     const results = await Promise.all(
-      this.checks.map(async (check) => ({ name: check.name, isWorking: await isWorking(check) })),
+      this.checks.map(async (check) => ({
+        check,
+        isWorking: await (check.isEssential === false ? this.aside(check) : isWorking(check)),
+      })),
     );
-    const failing = results.filter((result) => !result.isWorking).map((result) => result.name);
-    return { isReady: failing.length === 0, failing };
+    const failing = results.filter((result) => !result.isWorking).map(({ check }) => check);
+    return {
+      isReady: failing.every(({ isEssential }) => isEssential === false),
+      failing: failing.map(({ name }) => name),
+    };
+  }
+
+  /** What the check gave last time: one that is slow must not make the balancer think that the process is. */
+  private async aside(check: ReadinessCheck): Promise<boolean> {
+    const asked = isWorking(check).then((result) => {
+      this.asides.set(check, result);
+      return result;
+    });
+    return this.asides.get(check) ?? asked;
   }
 }
 

@@ -17,3 +17,9 @@ databaseContract({
   shards: 2,
   open: () => openShards(server, 2, { preparedStatements: false }),
 });
+databaseContract({
+  name: "routed by claims",
+  shards: 3,
+  isRouted: true,
+  open: () => openShards(server, 3),
+});

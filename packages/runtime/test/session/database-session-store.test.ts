@@ -1,5 +1,6 @@
 import {
   expectConcurrentUpdatesKept,
+  expectLatestSeenKept,
   expectNoUpdateLostByRotation,
   sampleSession,
   sessionStoreContract,
@@ -9,6 +10,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { migrate } from "../../src/database/migrate.ts";
 import { databaseSessionStore, sessionMigrations } from "../../src/session/drivers/database-session-store.ts";
+import { latestSeen } from "../../src/session/seen.ts";
 import type { SessionStore } from "../../src/session/session-store.ts";
 import { openSessionDatabase } from "./session-database.ts";
 
@@ -130,6 +132,19 @@ describe("the contract's own checks", () => {
       },
     };
     await expect(expectConcurrentUpdatesKept(planted)).rejects.toThrow();
+  });
+
+  it("catch a store that notes what was seen by reading first", async () => {
+    const planted: SessionStore = {
+      ...database.store,
+      async noteSeen(tokenHash, seen) {
+        const session = await database.store.read(tokenHash);
+        const json = JSON.stringify(latestSeen(session?.seen ?? {}, seen));
+        const overwrite = "update rungs_sessions set seen = $2::text::jsonb where token_hash = $1";
+        await database.home.query(undefined, overwrite, [tokenHash, json]);
+      },
+    };
+    await expect(expectLatestSeenKept(planted)).rejects.toThrow();
   });
 
   it("catch a store that rotates by reading first", async () => {

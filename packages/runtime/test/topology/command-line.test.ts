@@ -36,6 +36,13 @@ describe("parseCommandLine", () => {
     expect(parseCommandLine(["--port", "1", "--port", "2"]).flags).toEqual({ port: "2" });
   });
 
+  it("takes each --split, whatever characters it has", () => {
+    expect(parseCommandLine(["--split", "g", "--strategy=range", "--split=n, o"]).flags).toEqual({
+      strategy: "range",
+      split: ["g", "n, o"],
+    });
+  });
+
   it("suggests the nearest flag for an unknown one, and lists all when none is near", () => {
     expect(refusal("--prot", "80")).toBe("Unknown flag --prot; did you mean --port?");
     expect(refusal("--shard=2")).toBe("Unknown flag --shard; did you mean --shards?");

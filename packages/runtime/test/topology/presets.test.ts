@@ -3,7 +3,9 @@ import {
   defaultTopology,
   diffTopologies,
   env,
+  type Flags,
   presetFor,
+  presetShards,
   refuseUnsupported,
   resolveTopology,
   rungOf,
@@ -28,6 +30,36 @@ describe("presets", () => {
       // The count of embedded shards gives way to a list of servers at rung 4.
       expect(removed.map(({ path }) => path)).toEqual(rung === 4 ? ["database.shards"] : []);
     }
+  });
+});
+
+describe("shards from rung 4 on", () => {
+  const shardsOf = (flags: Flags, environment = {}) => resolveTopology({ flags, environment }).topology.database.shards;
+
+  it("is one where nobody says a number, and servers of the preset however many there are", () => {
+    expect(shardsOf({ rung: "4" })).toEqual([
+      { leader: env("SHARD_0_LEADER_URL"), followers: [env("SHARD_0_FOLLOWER_URL")] },
+    ]);
+    expect(shardsOf({ rung: "4", shards: "3" })).toEqual(presetShards(3));
+    expect(shardsOf({ rung: "5" }, { RUNGS_SHARDS: "2" })).toEqual(presetShards(2));
+    expect(shardsOf({ rung: "3", shards: "3" })).toBe(3);
+  });
+
+  it("follow the split points of ranges, unless a number is given, which must fit", () => {
+    const range = { rung: "4", strategy: "range", split: ["g", "n"] } as const;
+    expect(shardsOf(range)).toEqual(presetShards(3));
+    expect(resolveTopology({ flags: range }).topology.database).toMatchObject({
+      strategy: "range",
+      splits: ["g", "n"],
+    });
+    expect(() => shardsOf({ ...range, shards: "2" })).toThrow(
+      "database.splits: expected 1 split point(s) for 2 shard(s) by range, got 2 (from flag --split).",
+    );
+  });
+
+  it("give way to servers by address", () => {
+    expect(shardsOf({ rung: "4" }, { DATABASE_URL: "postgres://a/x" })).toHaveLength(1);
+    expect(shardsOf({ rung: "4" }, { DATABASE_URL: "postgres://a/x" })).not.toEqual(presetShards(1));
   });
 });
 
@@ -72,7 +104,7 @@ describe("diffTopologies", () => {
 
 describe("unsupportedSettings", () => {
   it("is empty for all that rung 1 runs: several embedded shards, servers by URL, no cache", () => {
-    const servers = [{ leader: env("A") }, { leader: env("B") }];
+    const servers = [{ leader: env("A"), followers: [env("C"), env("D")] }, { leader: env("B") }];
     for (const input of [
       {},
       { database: { shards: 3 } },
@@ -85,14 +117,7 @@ describe("unsupportedSettings", () => {
   });
 
   it("names every setting that would be ignored", () => {
-    expect(unsupportedSettings(presetFor(5))).toEqual([
-      "web.processes",
-      "web.balancer",
-      "cdn",
-      "queue.url",
-      "database.shards[0].followers",
-      "database.shards[1].followers",
-    ]);
+    expect(unsupportedSettings(presetFor(5))).toEqual(["web.processes", "web.balancer", "cdn", "queue.url"]);
     expect(unsupportedSettings(topologyOf({ regions: { eu: { addresses: ["192.0.2.1"] } } }))).toEqual(["regions"]);
     expect(unsupportedSettings(topologyOf({ database: { key: "team_id" }, log: { isPretty: true } }))).toEqual([
       "database.key",

@@ -7,9 +7,11 @@ const followMsMax = 2 * 60 * 60 * 1000;
 /** Uploads followed on this page: how to tell each of its state. */
 const followed = new Map();
 
-function send(file, purpose, onProgress) {
+function send(file, { purpose, visibility }, onProgress) {
   return new Promise((resolve, reject) => {
     const body = new FormData();
+    // Before the file: it is judged first.
+    body.append("visibility", visibility ?? "public");
     body.append("file", file);
     const request = new XMLHttpRequest();
     request.open("POST", `/api/uploads?purpose=${purpose}`);
@@ -68,9 +70,9 @@ function shower(box) {
   };
 }
 
-async function sendAndFollow(file, purpose, show) {
+async function sendAndFollow(file, kind, show) {
   show("Sending …", 0);
-  const upload = await send(file, purpose, (percent) => show("Sending …", percent));
+  const upload = await send(file, kind, (percent) => show("Sending …", percent));
   show("Processing …", 0);
   return { upload, done: () => follow(upload, ({ progress }) => show("Processing …", progress)) };
 }
@@ -84,7 +86,8 @@ for (const form of document.querySelectorAll("form[data-upload]")) {
     const { purpose } = (event.submitter ?? form.querySelector("[data-purpose]")).dataset;
     form.setAttribute("aria-busy", "true");
     try {
-      const { done } = await sendAndFollow(file, purpose, show);
+      const visibility = form.querySelector("[name=visibility]:checked")?.value;
+      const { done } = await sendAndFollow(file, { purpose, visibility }, show);
       refreshList();
       form.reset();
       form.removeAttribute("aria-busy");
@@ -123,7 +126,7 @@ for (const box of document.querySelectorAll("[data-insert]")) {
       if (!file) return;
       const { purpose } = input.dataset;
       try {
-        const { upload, done } = await sendAndFollow(file, purpose, show);
+        const { upload, done } = await sendAndFollow(file, { purpose }, show);
         const write = () => {
           const isAtStart = text.selectionStart === 0 || text.value[text.selectionStart - 1] === "\n";
           text.setRangeText(

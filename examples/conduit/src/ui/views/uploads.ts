@@ -25,7 +25,13 @@ export function uploadForm(
     purposes,
     label,
     next,
-  }: { readonly purposes: readonly UploadPurpose[]; readonly label: string; readonly next: string },
+    mayBePrivate = false,
+  }: {
+    readonly purposes: readonly UploadPurpose[];
+    readonly label: string;
+    readonly next: string;
+    readonly mayBePrivate?: boolean;
+  },
 ): SafeHtml {
   const id = `file-${purposes.join("-")}`;
   const actionOf = (purpose: UploadPurpose) =>
@@ -35,7 +41,10 @@ export function uploadForm(
       html`<button class="btn btn-outline-secondary" type="submit" formaction="${actionOf(purpose)}"${attributes({ "data-purpose": purpose })}>Upload ${purposeNames[purpose].toLowerCase()}</button>`,
   );
   const accept = [...new Set(purposes.map((purpose) => kinds[purpose]))].join(",");
-  return html`<form class="upload-form" method="post" enctype="multipart/form-data" action="${actionOf(purposes[0] ?? "image")}" data-upload>${hidden(visit)}<div class="form-group"><label for="${id}">${label}</label><input class="form-control" id="${id}" type="file" name="file" required accept="${accept}"></div><div class="form-actions">${buttons}</div><div data-progress hidden><progress max="100" value="0" aria-label="${label}"></progress> <span data-progress-text></span></div></form>`;
+  return html`<form class="upload-form" method="post" enctype="multipart/form-data" action="${actionOf(purposes[0] ?? "image")}" data-upload>${hidden(visit)}${
+    mayBePrivate &&
+    html`<div class="form-group"><label><input type="checkbox" name="visibility" value="private"> Only I can see it</label></div>`
+  }<div class="form-group"><label for="${id}">${label}</label><input class="form-control" id="${id}" type="file" name="file" required accept="${accept}"></div><div class="form-actions">${buttons}</div><div data-progress hidden><progress max="100" value="0" aria-label="${label}"></progress> <span data-progress-text></span></div></form>`;
 }
 
 /** The page of all uploads, newest first. */
@@ -50,7 +59,7 @@ export function uploadsPage(
   const last = uploads.at(-1);
   const older = uploads.length === uploadsPerPage && last !== undefined;
   const body = html`<div class="container page column"><h1>Your uploads</h1>${errorList(errors)}
-${isNewest && uploadForm(visit, { purposes: ["image", "video"], label: "A picture or a video", next: address.uploads() })}
+${isNewest && uploadForm(visit, { purposes: ["image", "video"], label: "A picture or a video", next: address.uploads(), mayBePrivate: true })}
 <ul class="upload-list" data-region="uploads" aria-label="Uploads">${uploads.map((upload) => uploadItem(visit, upload))}</ul>
 ${uploads.length === 0 && html`<p class="muted" data-no-uploads>Nothing here yet.</p>`}${older && html`<p><a href="${address.uploads(last.id)}">Older uploads</a></p>`}</div>`;
   return layout(visit, { title: "Your uploads", className: "uploads-page", body, hasUploads: true });
@@ -63,7 +72,7 @@ function uploadItem(visit: SignedInVisit, upload: Upload): SafeHtml {
     markdown !== null &&
     upload.state !== "failed" &&
     html`<div class="form-group"><label for="markdown-${id}">To show it in an article, write</label><input class="form-control markdown" id="markdown-${id}" value="${markdown}" readonly></div>`
-  }</div><div class="card-footer"><span class="muted">${purposeNames[purpose]}</span>${time(createdAt)}<span class="mod-options">${actionForm(
+  }</div><div class="card-footer"><span class="muted">${purposeNames[purpose]}${upload.isPrivate && ", only for you"}</span>${time(createdAt)}<span class="mod-options">${actionForm(
     visit,
     {
       action: `${address.uploads()}/${id}/delete`,

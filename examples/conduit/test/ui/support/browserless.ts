@@ -13,20 +13,22 @@ export interface Visitor {
   get(path: string): Promise<PageAnswer>;
   /** Sends a form with the token of this session's pages. */
   post(path: string, fields?: FormFields, headers?: Readonly<Record<string, string>>): Promise<PageAnswer>;
-  /** The cookie it holds; empty without one. */
+  /** The cookies it holds, as they are sent; empty without any. */
   readonly cookie: string;
 }
 
 export type FormFields = Readonly<Record<string, string>> | readonly (readonly [string, string])[];
 
 export function visitor(url: string): Visitor {
-  let cookie = "";
+  const cookies = new Map<string, string>();
+  const held = () => [...cookies].map(([name, value]) => `${name}=${value}`).join("; ");
   const send = async (path: string, init: RequestInit): Promise<PageAnswer> => {
-    const headers = { ...(cookie === "" ? {} : { cookie }), ...(init.headers as Record<string, string>) };
+    const headers = { ...(cookies.size === 0 ? {} : { cookie: held() }), ...(init.headers as Record<string, string>) };
     const response = await fetch(url + path, { ...init, headers, redirect: "manual" });
     for (const line of response.headers.getSetCookie()) {
-      const [pair = ""] = line.split(";");
-      cookie = /max-age=0/i.test(line) || pair.endsWith("=") ? "" : pair;
+      const [, name = "", value = ""] = /^([^=]+)=([^;]*)/.exec(line) ?? [];
+      if (/max-age=0/i.test(line) || value === "") cookies.delete(name);
+      else cookies.set(name, value);
     }
     return {
       status: response.status,
@@ -49,7 +51,7 @@ export function visitor(url: string): Visitor {
       return send(path, { method: "POST", body, headers });
     },
     get cookie() {
-      return cookie;
+      return held();
     },
   };
 }

@@ -54,6 +54,7 @@ export function uploadWith(text: string, fields: Partial<Upload>): Upload {
     id: `0190-${fields.state}`,
     purpose: "image",
     name: text,
+    isPrivate: false,
     state: "received",
     progress: 0,
     message: null,

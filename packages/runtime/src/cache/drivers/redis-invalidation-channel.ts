@@ -48,10 +48,12 @@ end
 `;
 
 const announcing = `${helpers}
-local function announce(above, channel, publish, tags, origin)
+local function announce(above, channel, publish, tags, origin, upTo)
   local last = tonumber(redis.call('GET', KEYS[1]) or '0')
   local text = textOf(timeAbove(math.max(last, above)))
-  local message = '{"number":' .. text .. ',"previous":' .. textOf(last) .. ',"origin":' .. origin .. ',"tags":' .. tags .. '}'
+  local message = '{"number":' .. text .. ',"previous":' .. textOf(last) .. ',"origin":' .. origin .. ',"tags":' .. tags
+  if upTo then message = message .. ',"upTo":' .. upTo end
+  message = message .. '}'
   redis.call('SET', KEYS[1], text)
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', '10000', text .. '-0', 'm', message)
   redis.call(publish, channel, message)
@@ -59,9 +61,12 @@ local function announce(above, channel, publish, tags, origin)
 end
 `;
 
-/** Keys: number, log. Arguments: a number to be above, channel, how to publish, tags as JSON, origin as JSON. Gives the number. */
+/**
+ * Keys: number, log. Arguments: a number to be above, channel, how to publish, tags as JSON, origin as JSON, and the commits'
+ * marks as JSON if there are any. Gives the number.
+ */
 const announceScript = redisScript(`${announcing}
-return announce(tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5])
+return announce(tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6])
 `);
 
 /**
@@ -112,8 +117,9 @@ export function redisInvalidationChannel(options: RedisInvalidationChannelOption
   }
 
   return {
-    async announce(tags: InvalidatedTags, { origin, above, isAhead = false }: AnnounceOptions) {
-      const args = [String(above), channel, publish, JSON.stringify(tags), JSON.stringify(origin)];
+    async announce(tags: InvalidatedTags, { origin, above, upTo, isAhead = false }: AnnounceOptions) {
+      const told = upTo === undefined ? [] : [JSON.stringify(upTo)];
+      const args = [String(above), channel, publish, JSON.stringify(tags), JSON.stringify(origin), ...told];
       return Number(await redis.run(announceScript, keys, args, { isRepeatable: true, isAhead }));
     },
     async mark(origin, mark, { deadAfterMs }) {

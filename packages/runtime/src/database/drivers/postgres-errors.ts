@@ -23,6 +23,20 @@ export function isStalePlan(error: unknown): boolean {
   return codeOf(error) === "0A000" && (error as { routine?: unknown }).routine === "RevalidateCachedQuery";
 }
 
+/**
+ * Whether the server did nothing, for sure, because it takes no writes or was never asked: the statement may be sent again
+ * once there is a leader. A full pool and a wrong login are not among these: waiting does not help.
+ */
+export function isNotExecuted(error: unknown, phase: "connect" | "query"): boolean {
+  if (phase === "connect") return isConnectionLoss(error);
+  return isReadOnlyRefusal(error) || (error instanceof Error && error.message.endsWith("is not queryable"));
+}
+
+/** Whether the server refused to write: it is a follower, or the transaction is a read-only one. */
+export function isReadOnlyRefusal(error: unknown): boolean {
+  return codeOf(error) === "25006";
+}
+
 /** Turns what pg throws into Rungs' errors; errors that the caller's SQL caused pass as they are. */
 export function translate(error: unknown, phase: "connect" | "query", pool: PoolFacts): unknown {
   if (error instanceof RungsError || !(error instanceof Error)) return error;
@@ -59,10 +73,24 @@ export function translate(error: unknown, phase: "connect" | "query", pool: Pool
       { canRetry: true, cause: error },
     );
   }
+  // The state of the guard's triggers, see `sharding/shard-guard.ts`. PostgreSQL rolls the statement or transaction back.
+  if (code === "RG001") {
+    return new UnavailableError("SHARD_MOVED", `${pool.name} refused a row: ${reason}`, {
+      canRetry: true,
+      cause: error,
+    });
+  }
   if (code === "28P01" || code === "28000" || code === "3D000") {
     return new ConfigError("CONFIG_INVALID", `${pool.name} refused the login or database name: ${reason}.`, {
       cause: error,
     });
+  }
+  if (phase === "query" && isReadOnlyRefusal(error)) {
+    return new UnavailableError(
+      "DATABASE_UNREACHABLE",
+      `${pool.name} did not carry out a statement: ${reason}. Nothing was changed.`,
+      { canRetry: true, cause: error },
+    );
   }
   if (!isConnectionLoss(error)) return error;
   return phase === "connect"
@@ -82,12 +110,15 @@ function codeOf(error: unknown): string | undefined {
   return typeof code === "string" ? code : undefined;
 }
 
-function isConnectionLoss(error: unknown): boolean {
+/** Whether the connection broke, or the server is going away or does not lead. */
+export function isConnectionLoss(error: unknown): boolean {
   const code = codeOf(error);
   if (code !== undefined && discardStates.has(code)) return true;
   if (/^E(CONN|PIPE|NOENT|HOSTUNREACH|NETUNREACH|TIMEDOUT|NOTFOUND|AI_)/.test(code ?? "")) return true;
   return (
     error instanceof Error &&
-    /Connection terminated|connection error|connection is closed|Query read timeout/i.test(error.message)
+    /Connection terminated|connection error|connection is closed|Query read timeout|is not queryable|timeout expired/i.test(
+      error.message,
+    )
   );
 }

@@ -17,10 +17,11 @@ import {
 import pg from "pg";
 import { type Logger, silentLogger } from "../../kernel/log.ts";
 import type { ShardConnection } from "../database.ts";
-import { mustDiscard } from "./postgres-errors.ts";
+import { isReadOnlyRefusal, mustDiscard } from "./postgres-errors.ts";
+import type { LeaderOptions } from "./postgres-failover.ts";
 import { BoundedPool, type PostgresAddress, type PostgresPoolOptions } from "./postgres-pool.ts";
 
-export type { PostgresAddress, PostgresPoolOptions };
+export type { LeaderOptions, PostgresAddress, PostgresPoolOptions };
 
 /**
  * Opens a pool to one server. No connection is made until the first query. Raises `CONFIG_INVALID` on an address that
@@ -32,11 +33,14 @@ export function openPostgres(options: {
   readonly pool?: PostgresPoolOptions;
   readonly log?: Logger;
 }): ShardConnection {
-  const pool = new BoundedPool({ ...options, log: options.log ?? silentLogger, pool: options.pool ?? {} });
+  const { log = silentLogger } = options;
+  const pool = new BoundedPool({ ...options, log, pool: options.pool ?? {} });
+  let aside: BoundedPool | undefined;
+  const driver = new PooledDriver(pool);
   const kysely = new Kysely<unknown>({
     dialect: {
       createAdapter: () => new PostgresAdapter(),
-      createDriver: () => new PooledDriver(pool),
+      createDriver: () => driver,
       createIntrospector: (db) => new PostgresIntrospector(db),
       createQueryCompiler: () => new PostgresQueryCompiler(),
     },
@@ -44,13 +48,21 @@ export function openPostgres(options: {
   return {
     name: options.name,
     kysely,
-    query: (name, sql, values) => pool.query(name, sql, values),
+    driver,
+    query: (name, sql, values, canRepeat) => pool.query(name, sql, values, canRepeat),
+    ask(name, sql, values) {
+      aside ??= new BoundedPool({ ...options, log, pool: { ...options.pool, connectionsMax: 1 }, beside: pool });
+      return aside.query(name, sql, values, true);
+    },
+    beforeUse(check) {
+      pool.beforeUse = check;
+    },
     named: (compiled, name, values) => ({ ...compiled, parameters: values, ...(pool.isPreparing ? { name } : {}) }),
     stats: () => pool.stats(),
     async close() {
       await kysely.destroy();
       // Kysely destroys only a driver that it used.
-      await pool.end();
+      await Promise.all([pool.end(), aside?.end()]);
     },
   };
 }
@@ -67,12 +79,14 @@ class PooledDriver implements Driver {
   async init(): Promise<void> {}
 
   async acquireConnection(): Promise<PooledConnection> {
-    const client = await this.pool.acquire();
+    const deadlineAt = this.pool.deadline();
+    const client = await this.pool.acquire(deadlineAt);
     let connection = this.connections.get(client);
     if (connection === undefined) {
       connection = new PooledConnection(client, this.pool);
       this.connections.set(client, connection);
     }
+    connection.deadlineAt = deadlineAt;
     return connection;
   }
 
@@ -82,7 +96,7 @@ class PooledDriver implements Driver {
   ): Promise<void> {
     const isolation = settings.isolationLevel === undefined ? "" : ` isolation level ${settings.isolationLevel}`;
     const access = settings.accessMode === undefined ? "" : ` ${settings.accessMode}`;
-    await connection.command(`begin${isolation}${access}`);
+    await connection.begin(`begin${isolation}${access}`, settings.accessMode === "read only");
   }
 
   async commitTransaction(connection: PooledConnection): Promise<void> {
@@ -123,9 +137,13 @@ class PooledDriver implements Driver {
 
 /** One pooled connection; after a fatal error it is closed instead of going back to the pool. */
 class PooledConnection implements DatabaseConnection {
-  private readonly client: pg.PoolClient;
+  /** Until when its first statement may wait for a leader; undefined: not at all. */
+  deadlineAt: number | undefined;
+  /** None after the search for a leader was given up. */
+  private client: pg.PoolClient | undefined;
   private readonly pool: BoundedPool;
   private isBroken = false;
+  private isReadOnly = false;
 
   constructor(client: pg.PoolClient, pool: BoundedPool) {
     this.client = client;
@@ -147,6 +165,13 @@ class PooledConnection implements DatabaseConnection {
     throw new Error("Streaming of query results is not offered; page by key instead.");
   }
 
+  /** Begins on a server that leads; nothing is lost by beginning again. */
+  async begin(sql: string, isReadOnly: boolean): Promise<void> {
+    if (!this.pool.hasFailover) await this.send({ text: sql });
+    else await this.send({ text: `${sql}; show in_hot_standby` }, true);
+    this.isReadOnly = isReadOnly;
+  }
+
   async command(sql: string): Promise<string> {
     return (await this.send({ text: sql })).command;
   }
@@ -156,15 +181,42 @@ class PooledConnection implements DatabaseConnection {
   }
 
   release(): void {
-    this.client.release(this.isBroken);
+    this.client?.release(this.isBroken);
+    this.isReadOnly = false;
   }
 
-  private async send(query: pg.QueryConfig): Promise<pg.QueryResult> {
-    try {
-      return await this.client.query(query);
-    } catch (error) {
-      if (mustDiscard(error)) this.isBroken = true;
-      throw this.pool.translate(error);
+  /** The first statement since the connection was taken may be sent again on another one, if it was not carried out. */
+  private async send(query: pg.QueryConfig, canRepeat = false): Promise<pg.QueryResult> {
+    const { deadlineAt } = this;
+    this.deadlineAt = undefined;
+    for (;;) {
+      try {
+        return await this.ask(query);
+      } catch (error) {
+        if (mustDiscard(error) && !(this.isReadOnly && isReadOnlyRefusal(error))) this.isBroken = true;
+        if (!this.isBroken || !(await this.pool.isRecovered(error, "query", { canRepeat, deadlineAt }))) {
+          throw this.isReadOnly && isReadOnlyRefusal(error) ? error : this.pool.translate(error);
+        }
+        await this.reconnect(deadlineAt);
+      }
     }
+  }
+
+  private async ask(query: pg.QueryConfig): Promise<pg.QueryResult> {
+    if (this.client === undefined) throw new Error("Connection terminated: the connection was given up.");
+    const answer: pg.QueryResult | pg.QueryResult[] = await this.client.query(query);
+    if (!Array.isArray(answer)) return answer;
+    // Two statements were sent: a beginning, and whether the server leads.
+    const [begun, standby] = answer as unknown as [pg.QueryResult, pg.QueryResult];
+    if ((standby.rows[0] as { in_hot_standby?: string } | undefined)?.in_hot_standby !== "on") return begun;
+    throw Object.assign(new Error("the server follows another one now"), { code: "25006" });
+  }
+
+  /** The old client is given up first, so that the pool has room. */
+  private async reconnect(deadlineAt: number | undefined): Promise<void> {
+    this.client?.release(true);
+    this.client = undefined;
+    this.client = await this.pool.acquire(deadlineAt);
+    this.isBroken = false;
   }
 }

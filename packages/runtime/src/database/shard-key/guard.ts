@@ -7,6 +7,7 @@
  * - *on every shard*: sharded tables that meet in a query are tied to one another by their keys; else rows on different
  *   shards would not meet.
  * - inserts give the key, updates leave it alone; home tables are reached through `db.home` only, sharded ones never.
+ *   Reference tables are read anywhere and written through `db.home`.
  *
  * The check reads Kysely's syntax tree, so it sees what will run. Raw SQL is judged by its words. An ON of an outer join
  * ties only the side it may leave out. Build sub-queries with the expression builder (`eb.selectFrom`): one built from
@@ -16,7 +17,7 @@ import type { OperationNode } from "kysely";
 import type { TableRegistry } from "../table-registry.ts";
 import { applyComparisons, comparisonsOf, hasStar, outputsOf, valuesIn } from "./equality.ts";
 import { isLeft, isOuter, type Joined, leftOut } from "./join.ts";
-import { rawAlias, rawInserts, rawTableName, rawUseOf, textOf } from "./raw-sql.ts";
+import { rawAlias, rawInserts, rawTableName, rawUseOf, rawWrites, textOf } from "./raw-sql.ts";
 import * as refuse from "./refusal.ts";
 import { isSharded, type KeyValues, type Outputs, Scope, type Source } from "./scope.ts";
 import {
@@ -219,6 +220,11 @@ class Guard {
     return "shardBy" in declaration ? declaration.shardBy : undefined;
   }
 
+  private isReference(table: string): boolean {
+    const declaration = this.tables.get(table);
+    return declaration !== undefined && "reference" in declaration;
+  }
+
   /** On every shard one sharded source of a block needs no tie: the others are tied to it. */
   private anchor(scope: Scope, late: ReadonlySet<string>): void {
     const tables = [...scope.sources].filter(([, source]) => source.kind === "table" && source.key !== undefined);
@@ -237,7 +243,11 @@ class Guard {
       if (this.scope === "everywhere") this.checkLink(alias, source.outputs, scope);
       return;
     }
-    if (source.key === undefined) throw refuse.isAtHome(source.table);
+    if (source.key === undefined) {
+      if (!this.isReference(source.table)) throw refuse.isAtHome(source.table);
+      if (writtenTable(query) === source.table) throw refuse.isReferenceCopy(source.table);
+      return;
+    }
     if (query.kind === "InsertQueryNode" && tableNameOf(query["into"]) === source.table) return;
     const values = scope.tiedTo(keyColumn(alias, source));
     if (values === undefined) {
@@ -305,7 +315,9 @@ class Guard {
       const use = rawUseOf(text, table, key);
       if (use === "none") continue;
       if (key === undefined) {
-        if (this.scope !== "home") throw refuse.isAtHome(table);
+        if (this.scope === "home") continue;
+        if (!this.isReference(table)) throw refuse.isAtHome(table);
+        if (rawWrites(text, table)) throw refuse.isReferenceCopy(table);
       } else if (this.scope === "home") {
         throw refuse.isSharded(table, key);
       } else if (use === "moves") {
@@ -317,6 +329,16 @@ class Guard {
       }
     }
   }
+}
+
+/** The table that an insert, update, delete or merge writes to. */
+function writtenTable(query: SyntaxNode): string | undefined {
+  const place =
+    query["into"] ??
+    (query.kind === "UpdateQueryNode" ? query["table"] : undefined) ??
+    (query.kind === "DeleteQueryNode" ? nodes(field(query["from"], "froms"))[0] : undefined);
+  if (!isNode(place)) return undefined;
+  return tableNameOf(place.kind === "AliasNode" ? place["node"] : place);
 }
 
 /** Stands for a lateral sub-query until the block's equalities are known. */

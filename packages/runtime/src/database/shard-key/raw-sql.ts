@@ -120,6 +120,12 @@ export function rawInserts(text: string, table: string): boolean {
   return new RegExp(String.raw`\binto\s+(?:\w+\.)?${escapeWord(table)}\b[^;]*\bvalues\b`, "is").test(text);
 }
 
+/** Whether raw SQL writes to the table at all. */
+export function rawWrites(text: string, table: string): boolean {
+  const name = escapeWord(table);
+  return new RegExp(String.raw`\b(?:into|update|delete\s+from)\s+(?:only\s+)?(?:\w+\.)?${name}\b`, "is").test(text);
+}
+
 /** The alias that raw SQL as in `as k(id)` gives. */
 export function rawAlias(raw: unknown): string | undefined {
   return isNode(raw) && raw.kind === "RawNode" ? /^\s*(\w+)/.exec(textOf(raw).text)?.[1] : undefined;

@@ -15,6 +15,11 @@ export function isAtHome(table: string): ConfigError {
   return refusal(`Table "${table}" is a home table: use db.home instead of db.for(...) or db.everywhere(...).`);
 }
 
+/** A write to a shard's copy of a reference table. */
+export function isReferenceCopy(table: string): ConfigError {
+  return refusal(`Table "${table}" is a reference table: shards have copies of it. Write to it through db.home.`);
+}
+
 /** A sharded table asked for in the home database. */
 export function isSharded(table: string, key: string): ConfigError {
   return refusal(`Table "${table}" is sharded by "${key}": use db.for(${key}).`);

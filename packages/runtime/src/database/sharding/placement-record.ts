@@ -1,12 +1,15 @@
 /**
  * The placement on record: the home database holds which shards there are and what they own; each shard holds its own
- * number. A start whose topology disagrees is refused, because rows would be looked for where they are not.
+ * number and what it owns itself. A start whose topology disagrees is refused, because rows would be looked for where they are
+ * not.
  */
 import { type Kysely, sql } from "kysely";
-import { ConfigError } from "../../kernel/errors.ts";
+import { ConfigError, type UnavailableError } from "../../kernel/errors.ts";
 import type { ShardConnection } from "../database.ts";
 import type { NamedMigration } from "../migrate.ts";
+import { ownershipOf } from "./ownership.ts";
 import { initialPlacement, type Placement } from "./placement.ts";
+import { giveOwnership } from "./shard-record.ts";
 
 /** Tables of the record; run them as service "rungs" before {@link openPlacement}. */
 export const placementMigrations: readonly NamedMigration[] = [
@@ -32,6 +35,24 @@ export const placementMigrations: readonly NamedMigration[] = [
       down: "drop table rungs_shard",
     },
   },
+  {
+    name: "0002_ownership",
+    home: {
+      up: `
+        alter table rungs_placement add column next jsonb;
+        create table rungs_reference_versions (table_name text primary key, version bigint not null);`,
+      down: "drop table rungs_reference_versions; alter table rungs_placement drop column next;",
+    },
+    shards: {
+      up: `
+        alter table rungs_shard add column epoch bigint not null default 0, add column term bigint not null default 0,
+          add column owned jsonb;
+        create table rungs_reference_copies (table_name text primary key, version bigint not null);`,
+      down: `
+        drop table rungs_reference_copies;
+        alter table rungs_shard drop column epoch, drop column term, drop column owned;`,
+    },
+  },
 ];
 
 /** What the topology asks for. */
@@ -43,24 +64,61 @@ export interface WantedPlacement {
 /**
  * Reads the placement, writing the initial one into an empty system, and checks that every shard is who it should be.
  * Raises `CONFIG_INVALID` when the topology and the data disagree.
+ *
+ * Shards that are `down` are left out once the system has been started before, and {@link joinShard} has to be called when they
+ * are back. At the first start their error is raised.
  */
 export async function openPlacement(
   home: Kysely<unknown>,
   shards: readonly ShardConnection[],
   wanted: WantedPlacement,
+  options: { readonly down?: ReadonlyMap<number, UnavailableError> } = {},
 ): Promise<Placement> {
+  const { down = new Map<number, UnavailableError>() } = options;
   const initial = initialPlacement({ ...wanted, shards: shards.length });
-  await sql`
+  const written = await sql`
     insert into rungs_placement (epoch, placement) values (${initial.epoch}, ${JSON.stringify(initial)}::jsonb)
-    on conflict do nothing`.execute(home);
+    on conflict do nothing returning epoch`.execute(home);
   const record = await sql<{ cluster: string; placement: Placement }>`
     select cluster::text, placement from rungs_placement`.execute(home);
   const row = record.rows[0];
   if (row === undefined)
     throw new ConfigError("CONFIG_INVALID", "The home database lost its placement record, table rungs_placement.");
   refuseOtherShape(row.placement, shards.length, wanted);
-  await Promise.all(shards.map((shard, index) => claimShard(shard, index, row.cluster)));
+  const isFirstStart = written.rows.length > 0;
+  const [failure] = down.values();
+  if (isFirstStart && failure !== undefined) throw failure;
+  await Promise.all(
+    shards.map(async (shard, index) => {
+      if (!down.has(index)) await joinShard(shard, index, { cluster: row.cluster, placement: row.placement });
+    }),
+  );
   return row.placement;
+}
+
+/**
+ * Tells a shard its number and, the first time, what it owns. Raises `CONFIG_INVALID` when it has another number or belongs to
+ * another system.
+ */
+export async function joinShard(
+  shard: ShardConnection,
+  index: number,
+  { cluster, placement }: { readonly cluster: string; readonly placement: Placement },
+): Promise<void> {
+  await sql`insert into rungs_shard (cluster, shard) values (${cluster}::uuid, ${index}) on conflict do nothing`.execute(
+    shard.kysely,
+  );
+  await refuseOtherShard(shard, index, cluster);
+  await giveOwnership(shard, ownershipOf(placement, index), placement.epoch);
+}
+
+/** The placement on record with the id of its system; undefined where no app has been started. */
+export async function readPlacement(
+  home: Kysely<unknown>,
+): Promise<{ readonly cluster: string; readonly placement: Placement } | undefined> {
+  const { rows } = await sql<{ cluster: string; placement: Placement }>`
+    select cluster::text, placement from rungs_placement`.execute(home);
+  return rows[0];
 }
 
 /**
@@ -104,19 +162,14 @@ function refuseOtherShape(placement: Placement, shards: number, wanted: WantedPl
 }
 
 function refuseOtherSplits(placement: Placement, splits: readonly string[]): void {
-  if (placement.strategy !== "range" || JSON.stringify(placement.splits) === JSON.stringify(splits)) return;
+  if (placement.strategy !== "range") return;
+  const first = placement.firstSplits ?? placement.splits;
+  if (JSON.stringify(first) === JSON.stringify(splits)) return;
   throw new ConfigError(
     "CONFIG_INVALID",
-    `This data is cut at ${JSON.stringify(placement.splits)}, but database.splits asks for ${JSON.stringify(splits)}. ` +
+    `This data is cut at ${JSON.stringify(first)}, but database.splits asks for ${JSON.stringify(splits)}. ` +
       "Rows would be looked for where they are not. Set database.splits back, or use another data directory (RUNGS_DIR).",
   );
-}
-
-async function claimShard(shard: ShardConnection, index: number, cluster: string): Promise<void> {
-  await sql`insert into rungs_shard (cluster, shard) values (${cluster}::uuid, ${index}) on conflict do nothing`.execute(
-    shard.kysely,
-  );
-  await refuseOtherShard(shard, index, cluster);
 }
 
 async function refuseOtherShard(shard: ShardConnection, index: number, cluster: string): Promise<void> {

@@ -2,10 +2,11 @@
  * Where a key lives. Pure: a placement is data, kept in the home database with an epoch (see `placement-record.ts`).
  *
  * Hash placement maps a key to one of 1,024 buckets by PostgreSQL's own hash, and buckets to shards.
- * Range placement cuts the key space at split points, compared byte by byte as the "C" collation does.
+ * Range placement cuts the key space at split points, compared byte by byte as the "C" collation does. A UUID is one key in
+ * either case of its letters.
  */
 import { ConfigError } from "../../kernel/errors.ts";
-import { hashText, hashUuid } from "./postgres-hash.ts";
+import { hashText, hashUuid, isUuid } from "./postgres-hash.ts";
 
 /** Number of hash buckets; a power of two, so that a mask selects the bucket. */
 export const bucketCount = 1024;
@@ -18,12 +19,16 @@ export interface HashPlacement {
   readonly shardOfBucket: readonly number[];
 }
 
-/** Ranges to shards: shard `i` owns keys from `splits[i - 1]` (included) to `splits[i]` (not included). */
+/** Ranges to shards: range `i` holds the keys from `splits[i - 1]` (included) to `splits[i]` (not included). */
 export interface RangePlacement {
   readonly strategy: "range";
   readonly epoch: number;
   readonly shards: number;
   readonly splits: readonly string[];
+  /** Which shard owns each range, one more than there are splits; default: shard `i` owns range `i`. */
+  readonly shardOfRange?: readonly number[];
+  /** The split points the system was made with, once others came by moves. */
+  readonly firstSplits?: readonly string[];
 }
 
 /** A versioned map of keys to shards. */
@@ -50,7 +55,7 @@ export function initialPlacement(options: {
   }
   for (const [index, split] of splits.entries()) {
     const before = splits[index - 1];
-    if (before !== undefined && compareBytes(before, split) >= 0) {
+    if (before !== undefined && compareKeys(before, split) >= 0) {
       throw new ConfigError(
         "CONFIG_INVALID",
         `database.splits: split points must ascend byte by byte, but "${before}" comes before "${split}".`,
@@ -71,11 +76,24 @@ export function shardOf(placement: Placement, key: string): number {
   if (typeof key !== "string") throw new TypeError(`A shard key must be a text, found ${typeof key}.`);
   if (placement.shards === 1) return 0;
   if (placement.strategy === "hash") return placement.shardOfBucket[bucketOf(key)] ?? 0;
-  let shard = 0;
-  while (shard < placement.splits.length && compareBytes(key, placement.splits[shard] as string) >= 0) shard++;
-  return shard;
+  const range = rangeOfKey(placement.splits, key);
+  return placement.shardOfRange?.[range] ?? range;
 }
 
-function compareBytes(left: string, right: string): number {
+/** Index of the range that holds the key, by split points that ascend. */
+export function rangeOfKey(splits: readonly string[], key: string): number {
+  const canonical = canonicalKey(key);
+  let range = 0;
+  while (range < splits.length && compareKeys(canonical, splits[range] as string) >= 0) range++;
+  return range;
+}
+
+/** The key as ranges compare it: a UUID as PostgreSQL prints it, in small letters. */
+export function canonicalKey(key: string): string {
+  return isUuid(key) ? key.toLowerCase() : key;
+}
+
+/** Byte by byte, as the "C" collation does. */
+export function compareKeys(left: string, right: string): number {
   return Buffer.compare(Buffer.from(left), Buffer.from(right));
 }

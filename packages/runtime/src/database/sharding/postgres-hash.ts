@@ -25,8 +25,13 @@ export function hashText(key: string): PostgresHash {
   return hashBytes(new TextEncoder().encode(key));
 }
 
+/** Whether the key is a UUID as PostgreSQL prints it, its letters in either case. */
+export function isUuid(key: string): boolean {
+  return /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i.test(key);
+}
+
 function uuidBytes(key: string): Uint8Array | undefined {
-  if (!/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i.test(key)) return undefined;
+  if (!isUuid(key)) return undefined;
   const bytes = new Uint8Array(16);
   let at = 0;
   for (let i = 0; i < 36; i += 2) {

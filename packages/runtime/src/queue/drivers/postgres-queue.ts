@@ -1,6 +1,6 @@
 /** The queue tier on the app's own databases: what transactions publish, handlers get. */
 import type { Clock } from "../../kernel/clock.ts";
-import { ConfigError } from "../../kernel/errors.ts";
+import { ConfigError, UnavailableError } from "../../kernel/errors.ts";
 import { type Publication, publication } from "../../kernel/event.ts";
 import type { Logger } from "../../kernel/log.ts";
 import { type Random, uuidV7 } from "../../kernel/random.ts";
@@ -9,6 +9,7 @@ import { type HandlerStats, type JobRunnerOptions, startJobRunner } from "../job
 import type { JobStore } from "../job-store.ts";
 import type { NamedSchedule } from "../schedule.ts";
 import { insertSql, jobValues } from "./job-writer.ts";
+import { lateJobStore } from "./late-job-store.ts";
 import { postgresJobStore, type SqlDatabase } from "./postgres-job-store.ts";
 import { startSchedules } from "./postgres-schedules.ts";
 
@@ -72,8 +73,22 @@ export function postgresQueue<C>(options: PostgresQueueOptions<C>): PostgresQueu
 
     async start({ shards, home, log, only, ...rest }) {
       const run = only === undefined ? handlers : handlers.filter(({ name }) => only.includes(name));
-      await Promise.all(shards.map((shard) => declareEvents(shard, handlers)));
-      const stores = await Promise.all(shards.map((shard) => postgresJobStore(shard, () => clock.monotonic())));
+      const stores = await Promise.all(
+        shards.map(async (shard): Promise<JobStore> => {
+          const open = async () => {
+            await declareEvents(shard, handlers);
+            return postgresJobStore(shard, () => clock.monotonic());
+          };
+          try {
+            return await open();
+          } catch (error) {
+            // A shard that is down keeps its own jobs waiting, and no others.
+            if (shard === home || !(error instanceof UnavailableError)) throw error;
+            log.warn({ store: shard.name, error }, "a shard's jobs wait until it is back");
+            return lateJobStore(shard.name, open);
+          }
+        }),
+      );
       const runner = startJobRunner({ ...rest, stores, handlers: run, log, clock, random });
       wake = (shardName) => runner.wake(shardName);
       const stopSchedules = await startSchedules({

@@ -2,11 +2,11 @@
  * What the session store does in Redis, each in one step.
  *
  * A session is a hash: `u` the user ("" for nobody), `c` created, `s` last seen, `e` end (milliseconds since the epoch), `w` the
- * number of its newest change (if any), and a field `d` + JSON of its name for each field of data, holding the value as JSON. So two requests that change different
+ * number of its newest change (if any), `p` + a shard's number how far the session has seen it, and a field `d` + JSON of its name for each field of data, holding the value as JSON. So two requests that change different
  * fields of one session change different fields in Redis.
  *
  * Arguments that several scripts take: the *head* is user, created, seen, end, expiry, the bound of the data in bytes, and
- * the number of the newest change;
+ * the number of the newest change, and what was seen as a JSON object;
  * *data* is names and values in turn, up to the last argument.
  */
 import { redisScript } from "../../redis/redis-script.ts";
@@ -48,17 +48,36 @@ local function merge(data, over)
   end
   return data
 end
+local function raise(key, field, text)
+  local known = redis.call('HGET', key, field)
+  if not known or known < text then redis.call('HSET', key, field, text) end
+end
+local function seenOf(key)
+  local all = redis.call('HGETALL', key)
+  local seen = {}
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 1) == 'p' then
+      seen[#seen + 1] = all[i]
+      seen[#seen + 1] = all[i + 1]
+    end
+  end
+  return seen
+end
+local function raiseAll(key, seen)
+  for i = 1, #seen, 2 do raise(key, seen[i], seen[i + 1]) end
+end
 local function write(key, head, data)
   redis.call('HSET', key, 'u', ARGV[head], 'c', ARGV[head + 1], 's', ARGV[head + 2], 'e', ARGV[head + 3])
   for i = 1, #data, 2 do redis.call('HSET', key, data[i], data[i + 1]) end
   if ARGV[head + 6] ~= '0' then redis.call('HSET', key, 'w', ARGV[head + 6]) end
+  for shard, text in pairs(cjson.decode(ARGV[head + 7])) do raise(key, 'p' .. shard, text) end
   redis.call('PEXPIREAT', key, ARGV[head + 4])
 end
 `;
 
 /** Keys: session. Arguments: head, data. Gives 0 when the data is too large. */
 export const createScript = redisScript(`${helpers}
-local data = given(8)
+local data = given(9)
 if sizeOf(data) > tonumber(ARGV[6]) then return 0 end
 redis.call('DEL', KEYS[1])
 write(KEYS[1], 1, data)
@@ -68,7 +87,7 @@ return 1
 /** Keys: session. Arguments: head, data. Gives whether it was made: not if it was there. */
 export const adoptScript = redisScript(`${helpers}
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-write(KEYS[1], 1, given(8))
+write(KEYS[1], 1, given(9))
 return 1
 `);
 
@@ -94,6 +113,13 @@ if old < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'w', ARGV[1]) end
 return 1
 `);
 
+/** Keys: session. Arguments: fields and how far the session has seen each, in turn. Raises them to it. */
+export const noteSeenScript = redisScript(`${helpers}
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+raiseAll(KEYS[1], given(1))
+return 1
+`);
+
 /** Keys: session. Arguments: bound, how many names are to go, those names, data. Gives the data; 0 when too large, false without a session. */
 export const updateScript = redisScript(`${helpers}
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
@@ -115,13 +141,14 @@ for i = 1, #set, 2 do redis.call('HSET', KEYS[1], set[i], set[i + 1]) end
 return data
 `);
 
-/** Keys: session. Takes it away; gives its user and data, false when there was none. */
+/** Keys: session. Takes it away; gives its user, data and what it has seen, false when there was none. */
 export const takeScript = redisScript(`${helpers}
 local user = redis.call('HGET', KEYS[1], 'u')
 if not user then return false end
 local data = dataOf(KEYS[1])
+local seen = seenOf(KEYS[1])
 redis.call('DEL', KEYS[1])
-return { user, data }
+return { user, data, seen }
 `);
 
 /**
@@ -130,11 +157,13 @@ return { user, data }
  */
 export const rotateScript = redisScript(`${helpers}
 local user = redis.call('HGET', KEYS[1], 'u')
-local data = given(9)
-if user and ARGV[8] == '1' then data = merge(dataOf(KEYS[1]), data) end
+local data = given(10)
+if user and ARGV[9] == '1' then data = merge(dataOf(KEYS[1]), data) end
 if sizeOf(data) > tonumber(ARGV[6]) then return 0 end
+local seen = seenOf(KEYS[1])
 redis.call('DEL', KEYS[1], KEYS[2])
 write(KEYS[2], 1, data)
+raiseAll(KEYS[2], seen)
 return { user, data }
 `);
 

@@ -19,12 +19,14 @@ import { UnavailableError, UnsupportedError } from "../../kernel/errors.ts";
 import type { Redis, SendOptions } from "../../redis/redis.ts";
 import type { RedisScript } from "../../redis/redis-script.ts";
 import type { AdoptiveSessionStore } from "../adopting-session-store.ts";
+import { latestSeen, type Seen } from "../seen.ts";
 import type { SessionRevocations } from "../session-revocations.ts";
 import { type JsonValue, type SessionData, type SessionRecord, sessionDataBytesMax } from "../session-store.ts";
 import {
   adoptScript,
   createScript,
   enlistScript,
+  noteSeenScript,
   noteWriteScript,
   rotateScript,
   takeScript,
@@ -109,6 +111,7 @@ class RedisSessionStore implements AdoptiveSessionStore {
       expiresAt: new Date(Number(fields["e"])),
       data: dataOf(data.flat()),
       wrote: Number(fields["w"] ?? 0),
+      seen: seenOf(Object.entries(fields)),
     };
   }
 
@@ -131,6 +134,11 @@ class RedisSessionStore implements AdoptiveSessionStore {
 
   async noteWrite(tokenHash: Buffer, wrote: number): Promise<void> {
     await this.run(noteWriteScript, [this.sessionKey(tokenHash)], [String(wrote)], repeatable);
+  }
+
+  async noteSeen(tokenHash: Buffer, seen: Seen): Promise<void> {
+    const fields = Object.entries(seen).flatMap(([shard, text]) => [`p${shard}`, text]);
+    if (fields.length > 0) await this.run(noteSeenScript, [this.sessionKey(tokenHash)], fields, repeatable);
   }
 
   async rotate(
@@ -199,10 +207,12 @@ class RedisSessionStore implements AdoptiveSessionStore {
   }
 
   private async takeAndMake([oldKey, key]: [string, string], record: SessionRecord, keepsData: boolean) {
-    const taken = (await this.run(takeScript, [oldKey], [])) as [string, string[]] | null;
+    const taken = (await this.run(takeScript, [oldKey], [])) as [string, string[], string[]] | null;
     const carried = keepsData && taken !== null ? dataOf(taken[1]) : {};
     const data = { ...carried, ...record.data };
-    if ((await this.run(createScript, [key], [...this.head(record), ...pairs(data)])) === 0) throw tooLarge();
+    const seen = taken === null ? record.seen : latestSeen(record.seen, seenOf(entriesOf(taken[2])));
+    if ((await this.run(createScript, [key], [...this.head({ ...record, seen }), ...pairs(data)])) === 0)
+      throw tooLarge();
     return { user: taken?.[0] ?? null, data };
   }
 
@@ -249,10 +259,17 @@ class RedisSessionStore implements AdoptiveSessionStore {
     }
   }
 
-  private head({ userId, createdAt, lastSeenAt, expiresAt, wrote }: SessionRecord): string[] {
+  private head({ userId, createdAt, lastSeenAt, expiresAt, wrote, seen }: SessionRecord): string[] {
     const times = [createdAt, lastSeenAt, expiresAt].map((time) => time.getTime());
     const ends = Math.min(expiresAt.getTime(), lastSeenAt.getTime() + this.idleMs) + slackMs;
-    return [userId ?? "", ...times.map(String), String(ends), String(sessionDataBytesMax), String(wrote)];
+    return [
+      userId ?? "",
+      ...times.map(String),
+      String(ends),
+      String(sessionDataBytesMax),
+      String(wrote),
+      JSON.stringify(seen),
+    ];
   }
 
   private sessionKey(tokenHash: Buffer): string {
@@ -298,12 +315,26 @@ function fieldName(field: string): string {
 }
 
 function dataOf(flat: readonly string[]): SessionData {
-  const entries: [string, JsonValue][] = [];
+  const entries = entriesOf(flat).map(([name, value]) => [
+    JSON.parse(name.slice(1)) as string,
+    JSON.parse(value) as JsonValue,
+  ]);
+  return Object.fromEntries(entries) as SessionData;
+}
+
+/** Of the fields of a session. */
+function seenOf(fields: readonly (readonly [string, string])[]): Seen {
+  const seen = fields.filter(([name]) => name.startsWith("p")).map(([name, text]) => [name.slice(1), text]);
+  return Object.fromEntries(seen) as Seen;
+}
+
+/** Names and values in turn, as pairs. */
+function entriesOf(flat: readonly string[]): [string, string][] {
+  const entries: [string, string][] = [];
   for (let index = 0; index < flat.length; index += 2) {
-    const [name, value] = [flat[index] as string, flat[index + 1] as string];
-    entries.push([JSON.parse(name.slice(1)) as string, JSON.parse(value) as JsonValue]);
+    entries.push([flat[index] as string, flat[index + 1] as string]);
   }
-  return Object.fromEntries(entries);
+  return entries;
 }
 
 function tooLarge(): UnsupportedError {

@@ -3,11 +3,12 @@ import type { FastifyInstance } from "fastify";
 
 const headers = {
   "access-control-allow-origin": "*",
-  "access-control-expose-headers": "x-request-id, retry-after, location, idempotency-replayed",
+  "access-control-expose-headers": "x-request-id, retry-after, location, idempotency-replayed, rungs-position",
 };
 const preflight = {
   "access-control-allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
-  "access-control-allow-headers": "authorization, content-type, x-requested-with, accept, idempotency-key",
+  "access-control-allow-headers":
+    "authorization, content-type, x-requested-with, accept, idempotency-key, rungs-position",
   "access-control-max-age": "7200",
 };
 
