@@ -4,11 +4,14 @@ import { type Client, client, registered } from "./support/client.ts";
 import { type ConduitAtRung, startConduitAt, targets } from "./support/rungs.ts";
 
 describe.each(
-  targets([
-    { shards: 1, cache: "on" },
-    { shards: 3, cache: "on" },
-    { shards: 3, cache: "off" },
-  ]),
+  targets(
+    [
+      { shards: 1, cache: "on" },
+      { shards: 3, cache: "on" },
+      { shards: 3, cache: "off" },
+    ],
+    { rungMax: 4 },
+  ),
 )("at $title", (target) => {
   const { shards, processes } = target;
   let conduit: ConduitAtRung;
@@ -21,8 +24,8 @@ describe.each(
     nobody = client(conduit.url);
     ann = await registered(conduit.url, "ann");
     bob = await registered(conduit.url, "bob");
-  });
-  afterAll(() => conduit?.stop());
+  }, 120_000);
+  afterAll(() => conduit?.stop(), 60_000);
 
   const publish = async (who: Client, title: string, tagList: string[] = []) => {
     const answer = await who.post("/articles", { article: { title, description: "about", body: "text", tagList } });
@@ -294,11 +297,13 @@ describe.each(
       Array.from({ length: 12 }, (_, index) => registered(conduit.url, `spread${index}`).then(() => `spread${index}`)),
     );
     const { db } = conduit.app.context;
-    const rows = await db.everywhere((shard) => shard.selectFrom("users").select(["user_id", "username"]).execute());
-    const owners = rows.filter((row) => names.includes(row.username)).map((row) => db.for(row.user_id));
-    expect(owners).toHaveLength(12);
+    const perShard = await db.everywhere(async (shard) => {
+      const rows = await shard.selectFrom("users").select("username").where("username", "in", names).execute();
+      return [{ people: rows.length }];
+    });
+    expect(perShard.reduce((sum, { people }) => sum + people, 0)).toBe(12);
     // Twelve people on one of three shards by chance: 3 in 531,441.
-    expect(new Set(owners).size).toBeGreaterThanOrEqual(Math.min(shards, 2));
+    expect(perShard.filter(({ people }) => people > 0).length).toBeGreaterThanOrEqual(Math.min(shards, 2));
   });
 
   if (processes > 1) {

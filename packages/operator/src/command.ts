@@ -18,6 +18,8 @@ export interface CommandContext {
 /** Values of the arguments by name, as typed; a flag that was not given is undefined. */
 export interface Values {
   readonly text: (name: string) => string | undefined;
+  /** All values of a flag that may be given several times, in their order; of others the last one counts. */
+  readonly texts: (name: string) => readonly string[];
   readonly isSet: (name: string) => boolean;
   /** Words that belong to no flag. */
   readonly words: readonly string[];

@@ -46,7 +46,7 @@ export function readValues({ command, name, rest }: FoundCommand): Values {
     ),
   });
   const problems: string[] = [];
-  const found = new Map<string, string>();
+  const found = new Map<string, string[]>();
   const words: string[] = [];
   let unknownAt = -2;
   for (const token of tokens) {
@@ -54,7 +54,7 @@ export function readValues({ command, name, rest }: FoundCommand): Values {
     if (token.kind === "positional" && token.index !== unknownAt + 1) words.push(token.value);
     if (token.kind !== "option") continue;
     const problem = flagProblem(token, args);
-    if (problem === undefined) found.set(token.name, token.value ?? "true");
+    if (problem === undefined) found.set(token.name, [...(found.get(token.name) ?? []), token.value ?? "true"]);
     else problems.push(problem);
     if (args[token.name] === undefined) unknownAt = token.index;
   }
@@ -65,7 +65,12 @@ export function readValues({ command, name, rest }: FoundCommand): Values {
     );
   }
   if (problems.length > 0) throw new UsageError(`${problems.join("\n")}\nTry: ${name} --help`);
-  return { text: (flag) => found.get(flag), isSet: (flag) => found.has(flag), words };
+  return {
+    text: (flag) => found.get(flag)?.at(-1),
+    texts: (flag) => found.get(flag) ?? [],
+    isSet: (flag) => found.has(flag),
+    words,
+  };
 }
 
 interface OptionToken {

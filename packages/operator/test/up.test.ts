@@ -113,6 +113,9 @@ describe("rungs up --dry-run", () => {
     [["up", "--processes", "0"], "--processes"],
     [["up", "--balancer", "ngnix"], "did you mean nginx?"],
     [["up", "--rung", "5", "--port", "0"], "Not in this version of Rungs yet"],
+    [["up", "--rung", "3", "--replication", "strict"], "--rung 4"],
+    [["up", "--rung", "4", "--replication", "none"], "expected one of synchronous, strict, asynchronous"],
+    [["switchover", "first"], "rungs switchover 0"],
     [["scale", "web", "none"], "rungs scale web 6"],
     [["restart"], "rungs restart web"],
   ])("%s is refused with what to type", async (args, message) => {

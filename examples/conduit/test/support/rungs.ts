@@ -19,13 +19,13 @@ import { calmWeb, startConduit, type TestConduit } from "./conduit.ts";
 
 const bin = fileURLToPath(new URL("../../../../packages/operator/bin/rungs.mjs", import.meta.url));
 const conduitFolder = fileURLToPath(new URL("../../", import.meta.url));
-const readyWithinMs = 50_000;
+const readyWithinMs = 90_000;
 
 /** Where a suite runs. */
 export interface Target {
   /** For the names of tests. */
   readonly title: string;
-  readonly rung: 1 | 2;
+  readonly rung: 1 | 2 | 4;
   readonly shards: number;
   readonly cache: "on" | "off";
   /** Web processes that answer requests. */
@@ -35,15 +35,23 @@ export interface Target {
 /** What is tested above rung 1; a later rung is a line here. */
 const above: readonly Target[] = [
   { title: "rung 2: 3 processes, 2 shards", rung: 2, shards: 2, cache: "on", processes: 3 },
+  { title: "rung 4: 2 processes, 2 shards with followers", rung: 4, shards: 2, cache: "on", processes: 2 },
 ];
 
-/** Rung 1 with each of these settings, and every rung above it once: for `describe.each(...)("... at $title", ...)`. */
-export function targets(atRung1: readonly Pick<Target, "shards" | "cache">[]): readonly Target[] {
+/**
+ * Rung 1 with each of these settings, and every rung above it once: for `describe.each(...)("... at $title", ...)`.
+ *
+ * Rung 4 starts six servers of PostgreSQL, so only suites about what is read after what was written go up to it.
+ */
+export function targets(
+  atRung1: readonly Pick<Target, "shards" | "cache">[],
+  { rungMax = 2 }: { readonly rungMax?: Target["rung"] } = {},
+): readonly Target[] {
   const single = atRung1.map(({ shards, cache }): Target => {
     const title = `rung 1: ${shards} shard${shards === 1 ? "" : "s"}, cache ${cache}`;
     return { title, rung: 1, shards, cache, processes: 1 };
   });
-  return [...single, ...above];
+  return [...single, ...above.filter(({ rung }) => rung <= rungMax)];
 }
 
 /** A web process of a stack. */
@@ -99,12 +107,14 @@ async function startStack(
   });
   try {
     const line = await readyLine(launcher);
-    const app = await joinStack({ folder, shards, cache, environment });
+    const app = await joinStack({ folder, rung, shards, cache, environment });
     const web = line.processes
       .filter(({ role }) => role === "web")
       .map(({ name, pid, port }) => ({ name, pid, url: `http://127.0.0.1:${port}` }));
+    // Past the CDN, which may show others a change some milliseconds later: it has tests of its own.
+    const balancer = line.processes.find(({ role }) => role === "balancer")?.port;
     return {
-      ...{ url: line.app, folder, app, rung, web },
+      ...{ url: `http://127.0.0.1:${balancer}`, folder, app, rung, web },
       requestsByProcess: () => requestsIn(join(folder, "logs", "balancer-access.log"), web),
       async stop() {
         const errors = await app.stop();
@@ -122,8 +132,8 @@ async function startStack(
 
 /** Servers of the developer's own have no part in tests, and npm's presence none in the launcher's life. */
 function withoutServers(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  const { DATABASE_URL: _, REDIS_URL: __, RUNGS_DIR: ___, npm_command: ____, ...others } = environment;
-  return others;
+  const others = /^(?:DATABASE_URL|REDIS_URL|CACHE_URL|SHARD_\d+_\w+|RUNGS_DIR|npm_command)$/;
+  return Object.fromEntries(Object.entries(environment).filter(([name]) => !others.test(name)));
 }
 
 interface ReadyLine {
@@ -174,18 +184,24 @@ export async function metricSum({ web, app }: ConduitAtRung, pattern: RegExp): P
 /** Live streams that are open at any process. */
 export const openStreams = (conduit: ConduitAtRung) => metricSum(conduit, /^live\{kind="streams",reason=""\} (\d+)$/);
 
-/** One more process of the stack, in this one. */
+/** One more process of the stack, in this one: on its databases, its Redis and its caches. */
 async function joinStack(options: {
   readonly folder: string;
+  readonly rung: Target["rung"];
   readonly shards: number;
   readonly cache: "on" | "off";
   readonly environment: Readonly<Record<string, string>>;
 }): Promise<TestConduit["app"]> {
-  const { folder, shards, cache, environment } = options;
-  const urls = await Promise.all(Array.from({ length: shards }, (_, shard) => databaseUrl(folder, shard)));
-  const config = await readFile(join(folder, "redis", "redis.conf"), "utf8");
-  const [, port] = /^port (\d+)/m.exec(config) ?? [];
-  const [, password] = /^requirepass (\S+)/m.exec(config) ?? [];
+  const { folder, rung, shards, cache, environment } = options;
+  const { ports } = JSON.parse(await readFile(join(folder, "stack.json"), "utf8")) as { ports: Record<string, number> };
+  const secret = async (name: string) => (await readFile(join(folder, "secrets", name), "utf8")).trim();
+  const redis = async (name: string) => `redis://:${await secret(`${name}-password`)}@127.0.0.1:${ports[name]}`;
+  const shard = async (index: number) =>
+    rung < 4
+      ? databaseUrl(folder, index)
+      : `postgres://app:${await secret("postgres-app-password")}@127.0.0.1:${ports[`shard-${index}-leader`]}/app`;
+  const urls = await Promise.all(Array.from({ length: shards }, (_, index) => shard(index)));
+  const isCached = rung >= 3;
   const { topology } = resolveTopology({
     file: {
       name: "of the test",
@@ -193,8 +209,17 @@ async function joinStack(options: {
         dataDirectory: folder,
         web: { port: 0 },
         sessions: { url: env("REDIS_URL") },
-        database: { shards: urls.map((_, shard) => ({ leader: env(`SHARD_${shard}`) })) },
-        cache: { isEnabled: cache === "on" },
+        database: { shards: urls.map((_, index) => ({ leader: env(`SHARD_${index}`) })) },
+        cache: { isEnabled: cache === "on", ...(isCached ? { url: env("CACHE_URL") } : {}) },
+        ...(isCached
+          ? {
+              cdn: {
+                provider: "varnish",
+                addresses: [`http://127.0.0.1:${ports["purge"]}`],
+                token: env("RUNGS_PURGE_SECRET"),
+              },
+            }
+          : {}),
       },
     },
   });
@@ -204,8 +229,9 @@ async function joinStack(options: {
     environment: {
       ...process.env,
       ...environment,
-      REDIS_URL: `redis://:${password}@127.0.0.1:${port}`,
-      ...Object.fromEntries(urls.map((url, shard) => [`SHARD_${shard}`, url])),
+      REDIS_URL: await redis("redis"),
+      ...(isCached ? { CACHE_URL: await redis("cache"), RUNGS_PURGE_SECRET: await secret("purge-secret") } : {}),
+      ...Object.fromEntries(urls.map((url, index) => [`SHARD_${index}`, url])),
     },
   });
 }

@@ -4,7 +4,7 @@ import { type ConduitAtRung, startConduitAt, targets } from "../support/rungs.ts
 import { signUp, type Visitor, visitor } from "./support/browserless.ts";
 import { attributeOf, dangersIn, elementsOf, payloads } from "./support/inspect.ts";
 
-describe.each(targets([{ shards: 1, cache: "on" }]))("at $title", (target) => {
+describe.each(targets([{ shards: 1, cache: "on" }], { rungMax: 4 }))("at $title", (target) => {
   let conduit: ConduitAtRung;
   let writer: Visitor;
   let reader: Visitor;
@@ -13,9 +13,9 @@ describe.each(targets([{ shards: 1, cache: "on" }]))("at $title", (target) => {
     conduit = await startConduitAt(target);
     writer = await signUp(conduit.url, "writer");
     reader = await signUp(conduit.url, "reader");
-  });
+  }, 120_000);
 
-  afterAll(() => conduit?.stop());
+  afterAll(() => conduit?.stop(), 60_000);
 
   let count = 0;
 

@@ -34,7 +34,7 @@ export const dev: Command = {
         onProgress: () => {},
         onWebFailure: tellFailure,
       });
-      const { app, processes, dashboard } = stack.status();
+      const { app, processes, dashboard } = await stack.status(either);
       output.json({ ready: true, app, dashboard, rung: plan.rung, processes });
       output.line(
         `${plan.app.name} runs at rung ${plan.rung} and starts again when a file changes.\n\n  Open   ${app}\n  Logs   rungs logs --follow\n\nCtrl-C stops it.`,

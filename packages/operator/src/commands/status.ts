@@ -1,11 +1,14 @@
 /** `rungs status`: what runs. */
 import type { Command } from "../command.ts";
 import { askStatus, nothingRuns } from "../stack/control-client.ts";
-import { folderOf, showProcesses, stackFlags } from "./stack/common.ts";
+import { folderOf, showProcesses, showShards, stackFlags } from "./stack/common.ts";
 
 /** The command. */
 export const status: Command = {
-  definition: { meta: { name: "status", description: "Show the processes of the running stack" }, args: stackFlags },
+  definition: {
+    meta: { name: "status", description: "Show the processes of the running stack, and who leads its databases" },
+    args: stackFlags,
+  },
   examples: [
     ["rungs status", "what runs in .rungs"],
     ["rungs status --dir /tmp/other --json", "what runs elsewhere, for programs"],
@@ -22,5 +25,6 @@ export const status: Command = {
     output.json({ running: true, ...found });
     output.line(`Rung ${found.rung} at ${found.app}, started by process ${found.launcherPid} in ${folder}\n`);
     showProcesses(found.processes, output);
+    showShards(found.shards, output);
   },
 };

@@ -5,13 +5,18 @@ import { counted } from "../output.ts";
 import { watchParent } from "../stack/parent.ts";
 import { ensurePrograms } from "../stack/programs.ts";
 import { type Stack, startStack } from "../stack/stack.ts";
-import type { StackPlan } from "../stack/stack-plan.ts";
+import { membersPerShard, type StackPlan } from "../stack/stack-plan.ts";
 import { planOf, startFlags } from "./stack/common.ts";
 
 const flags = {
   ...startFlags,
   processes: { type: "string", valueHint: "n", description: "Web processes, 1 to 256 (default: the rung's)" },
   balancer: { type: "enum", options: ["nginx", "haproxy"], description: "Load balancer (default: the rung's)" },
+  replication: {
+    type: "enum",
+    options: ["synchronous", "strict", "asynchronous"],
+    description: "From rung 4 on: what a commit waits for (default synchronous: a second server, while there is one)",
+  },
   "dry-run": { type: "boolean", description: "Print what would start, and start nothing" },
 } satisfies ArgsDef;
 
@@ -26,6 +31,8 @@ export const up: Command = {
     ["rungs up --rung 2 --port 8080 --processes 2", "the same, smaller and elsewhere"],
     ["rungs up --rung 2 --balancer haproxy", "another load balancer"],
     ["rungs up --rung 3", "the same with a shared cache, and Varnish in front"],
+    ["rungs up --rung 4", "the same on PostgreSQL with two followers and fail-over"],
+    ["rungs up --rung 4 --shards 2", "two such shards"],
     ["rungs up --rung 2 --dry-run", "what would start"],
     ["rungs up --rung 2 --json", "one line of JSON when it is ready"],
   ],
@@ -48,7 +55,7 @@ async function keepUp(plan: StackPlan, context: CommandContext): Promise<void> {
     output.line(`Starting ${plan.app.name} at rung ${plan.rung}: ${summaryOf(plan)}.\n`);
     const onProgress = (text: string) => output.line(`  ${text}`);
     const stack = await startStack({ plan, environment, signal: either, onProgress });
-    tellReady(stack, performance.now() - since, context);
+    await tellReady(stack, performance.now() - since, context);
     await untilAsked(stack, either);
     output.line("\nStopping ...");
     const errors = await stack.stop();
@@ -62,8 +69,8 @@ async function keepUp(plan: StackPlan, context: CommandContext): Promise<void> {
   }
 }
 
-function tellReady(stack: Stack, ms: number, { output }: CommandContext): void {
-  const { app, dashboard, rung, processes, folder } = stack.status();
+async function tellReady(stack: Stack, ms: number, { output, signal }: CommandContext): Promise<void> {
+  const { app, dashboard, rung, processes, folder } = await stack.status(signal);
   output.json({
     ready: true,
     ...{ app, dashboard, rung },
@@ -87,9 +94,14 @@ async function untilAsked(stack: Stack, signal: AbortSignal): Promise<void> {
   clearInterval(keepAlive);
 }
 
-function summaryOf({ embedded, hasRedis, hasCache, hasVarnish, processes, balancer, app }: StackPlan): string {
+function summaryOf(plan: StackPlan): string {
+  const { clusters, embedded, hasRedis, hasCache, hasVarnish, processes, balancer, app } = plan;
   return [
-    ...(embedded === 0 ? ["databases of yours"] : [counted(embedded, "embedded database")]),
+    ...(clusters > 0
+      ? [`${counted(clusters, "shard")} of ${membersPerShard} PostgreSQL servers`, "etcd", "HAProxy"]
+      : embedded === 0
+        ? ["databases of yours"]
+        : [counted(embedded, "embedded database")]),
     ...(hasRedis ? ["Redis"] : []),
     ...(hasCache ? ["Redis as cache"] : []),
     ...app.companions.map(({ name }) => name),
@@ -111,6 +123,21 @@ function showPlan(plan: StackPlan, { output }: CommandContext): void {
   output.line("\nNothing was started.");
 }
 
+function plannedClusters({ clusters, replication, placementOf }: StackPlan): PlannedPart[] {
+  if (clusters === 0) return [];
+  const shards = Array.from({ length: clusters }, (_, shard) => `shard-${shard}`);
+  return [
+    { part: "etcd", number: 1, what: "etcd, where the servers agree on who leads", needs: [] },
+    ...shards.map((part, shard) => ({
+      part,
+      number: membersPerShard,
+      what: `PostgreSQL under Patroni, ${replication}: ${placementOf(shard)}`,
+      needs: ["etcd"],
+    })),
+    { part: "database-router", number: 1, what: "HAProxy, to whoever leads", needs: shards },
+  ];
+}
+
 interface PlannedPart {
   readonly part: string;
   readonly number: number;
@@ -121,6 +148,7 @@ interface PlannedPart {
 function plannedParts(plan: StackPlan): PlannedPart[] {
   const { embedded, hasRedis, hasCache, hasVarnish, processes, places, balancer, app, topology } = plan;
   const before: PlannedPart[] = [
+    ...plannedClusters(plan),
     ...(embedded === 0
       ? []
       : [{ part: "database", number: embedded, what: "embedded PostgreSQL, one a shard", needs: [] }]),

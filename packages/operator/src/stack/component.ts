@@ -1,7 +1,17 @@
 /** What the launcher starts: parts of a stack, each with what it needs, how it is ready and how it ends. */
 
 /** What a part is there for. */
-export type Role = "database" | "sessions" | "cache" | "companion" | "web" | "balancer" | "cdn";
+export type Role =
+  | "consensus"
+  | "failover"
+  | "database"
+  | "router"
+  | "sessions"
+  | "cache"
+  | "companion"
+  | "web"
+  | "balancer"
+  | "cdn";
 
 /** Where a part is in its life. */
 export type ComponentState = "waiting" | "starting" | "ready" | "draining" | "restarting" | "failed" | "stopped";
@@ -19,6 +29,35 @@ export interface ProcessReport {
   readonly crashes: number;
   /** When this process started, in ms since 1970. */
   readonly startedAtMs: number;
+  /** What asks it to end; default SIGTERM. PostgreSQL would wait for its clients then. */
+  readonly stopSignal?: "SIGINT";
+}
+
+/** One server of a shard. */
+export interface MemberReport {
+  /** E.g. "postgres-0-1". */
+  readonly name: string;
+  /** In Patroni's words: "leader", "sync_standby", "replica". */
+  readonly role: string;
+  /** In Patroni's words: "running" of a leader, "streaming" of a follower that keeps up. */
+  readonly state: string;
+  /** One more after each promotion; null while unknown. */
+  readonly timeline: number | null;
+  /** Bytes of log not yet received; null while unknown, and of a leader. */
+  readonly lagBytes: number | null;
+  /** On loopback. */
+  readonly port: number;
+}
+
+/** One shard on servers started here. */
+export interface ShardReport {
+  readonly shard: number;
+  /** Which keys live there, e.g. "buckets 0 to 511". */
+  readonly placement: string;
+  /** Ports on loopback that lead to whoever leads now, and to the followers by turns. */
+  readonly leaderPort: number;
+  readonly followersPort: number;
+  readonly members: readonly MemberReport[];
 }
 
 /** One part of a stack. */
@@ -46,4 +85,8 @@ export interface StackStatus {
   readonly folder: string;
   readonly launcherPid: number;
   readonly processes: readonly ProcessReport[];
+  /** How keys map to shards, as it was started. */
+  readonly placement: { readonly strategy: "hash" | "range"; readonly splits: readonly string[] };
+  /** The shards of which servers were started here; from rung 4 on. */
+  readonly shards: readonly ShardReport[];
 }

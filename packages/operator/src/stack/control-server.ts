@@ -2,8 +2,9 @@
  * How commands talk to a running launcher: HTTP on a unix socket that only the launcher's user can open.
  *
  * `GET /status` answers the status. `POST /ask?of=all|one` takes a question to the web processes as JSON and answers a list of
- * `{"process","answer"}` or `{"process","error"}`, see `questions.ts`. `POST /restart`, `POST /scale?processes=N` and `POST /down` answer lines of JSON as they go on:
- * `{"progress":TEXT}`, and at last `{"done":STATUS}` or `{"error":{"code","message"}}`.
+ * `{"process","answer"}` or `{"process","error"}`, see `questions.ts`. `POST /restart`, `POST /scale?processes=N`,
+ * `POST /switchover?shard=N` and `POST /down` answer lines of JSON as they go on: `{"progress":TEXT}`, and at last `{"done":STATUS}` or
+ * `{"error":{"code","message"}}`.
  */
 import { chmodSync } from "node:fs";
 import { rm } from "node:fs/promises";
@@ -14,20 +15,38 @@ import type { WebTier } from "./web-tier.ts";
 
 const processesMax = 256;
 const questionBytesMax = 1024 * 1024;
+const switchWithinMs = 40_000;
 
 /** Listens. `down` is called once somebody asks for the end; the socket closes when the stack has stopped. */
 export async function serveControl(
   path: string,
-  stack: { readonly status: () => StackStatus; readonly web: WebTier; readonly down: () => void },
+  stack: {
+    readonly status: () => Promise<StackStatus>;
+    readonly web: WebTier;
+    readonly down: () => void;
+    /** Absent: no databases that could be handed over were started here. */
+    readonly switchOver?: (
+      shard: number,
+      signal: AbortSignal,
+    ) => Promise<{ readonly from: string; readonly to: string }>;
+  },
 ): Promise<{ close(): Promise<void> }> {
   const server = createServer((request, response) => {
     const url = new URL(request.url ?? "/", "http://control");
     const asked = `${request.method} ${url.pathname}`;
-    if (asked === "GET /status") return answer(response, 200, stack.status());
+    if (asked === "GET /status") return void stack.status().then((status) => answer(response, 200, status));
     if (asked === "POST /restart") return follow(response, stack.status, (progress) => stack.web.restart(progress));
     if (asked === "POST /scale") {
       return follow(response, stack.status, async (progress) => {
         await stack.web.scale(processesOf(url.searchParams.get("processes")), progress);
+      });
+    }
+    if (asked === "POST /switchover") {
+      return follow(response, stack.status, async (progress) => {
+        if (stack.switchOver === undefined) throw nothingToSwitch();
+        const shard = Number(url.searchParams.get("shard") ?? Number.NaN);
+        const { from, to } = await stack.switchOver(shard, AbortSignal.timeout(switchWithinMs));
+        progress(`shard ${shard}: ${to} leads in place of ${from}`);
       });
     }
     if (asked === "POST /ask") {
@@ -39,8 +58,10 @@ export async function serveControl(
       );
     }
     if (asked === "POST /down") {
-      answer(response, 202, stack.status());
-      return stack.down();
+      return void stack.status().then((status) => {
+        answer(response, 202, status);
+        stack.down();
+      });
     }
     answer(response, 404, { error: { code: "NOT_FOUND", message: `${asked} is nothing the launcher knows.` } });
   });
@@ -74,6 +95,13 @@ async function questionIn(request: IncomingMessage): Promise<unknown> {
   return JSON.parse(text);
 }
 
+function nothingToSwitch(): ConfigError {
+  return new ConfigError(
+    "CONFIG_INVALID",
+    "This stack has started no databases with followers; those of rung 4 are: rungs up --rung 4.",
+  );
+}
+
 function processesOf(text: string | null): number {
   const value = /^\d{1,3}$/.test(text ?? "") ? Number(text) : 0;
   if (value >= 1 && value <= processesMax) return value;
@@ -85,19 +113,17 @@ function processesOf(text: string | null): number {
 
 function follow(
   response: ServerResponse,
-  status: () => StackStatus,
+  status: () => Promise<StackStatus>,
   work: (progress: (text: string) => void) => Promise<void>,
 ): void {
   response.writeHead(200, { "content-type": "application/x-ndjson" });
   const line = (value: unknown) => response.write(`${JSON.stringify(value)}\n`);
   work((progress) => line({ progress }))
-    .then(
-      () => line({ done: status() }),
-      (error: unknown) => {
-        const code = error instanceof RungsError ? error.code : "FAILED";
-        line({ error: { code, message: error instanceof Error ? error.message : String(error) } });
-      },
-    )
+    .then(async () => line({ done: await status() }))
+    .catch((error: unknown) => {
+      const code = error instanceof RungsError ? error.code : "FAILED";
+      line({ error: { code, message: error instanceof Error ? error.message : String(error) } });
+    })
     .finally(() => response.end());
 }
 

@@ -27,6 +27,8 @@ export interface ProcessPlan {
   /** The whole environment; secrets belong here and never into `args`, which everybody on the machine can read. */
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly port: number | null;
+  /** Default: the launcher's own user. */
+  readonly user?: { readonly uid: number; readonly gid: number } | undefined;
   readonly logFolder: string;
   /** One try of a real operation; raises when it is not ready. Tried again every 25 ms. */
   readonly probe: (signal: AbortSignal) => Promise<void>;
@@ -155,11 +157,12 @@ export class ManagedProcess {
   }
 
   private spawn(): ChildProcess {
-    const { command, args, folder, environment, onLine, hasChannel = false } = this.plan;
+    const { command, args, folder, environment, user, onLine, hasChannel = false } = this.plan;
     this.startedAtMs = Date.now();
     const child = spawn("/bin/sh", ["-c", supervisor, "rungs", command, ...args], {
       cwd: folder,
       env: environment,
+      ...(user === undefined ? {} : { uid: user.uid, gid: user.gid }),
       detached: true,
       stdio: ["ignore", "pipe", "pipe", "pipe", ...(hasChannel ? (["ipc"] as const) : [])],
     });

@@ -1,9 +1,10 @@
 /** Server programs of the machine: where they are, and how they come there. */
-import { spawn } from "node:child_process";
-import { accessSync, constants, existsSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import { accessSync, constants, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { UnavailableError } from "rungs";
 import type { CommandContext } from "../command.ts";
+import { findPostgres } from "./postgres-programs.ts";
 
 /** A program that a stack may need. */
 export interface ServerProgram {
@@ -12,6 +13,8 @@ export interface ServerProgram {
   readonly apt: string;
   /** Package of Homebrew. */
   readonly brew: string;
+  /** Whether it is there with all it needs; default: whether it is found by its name. */
+  readonly isThere?: (environment: Readonly<Record<string, string | undefined>>) => boolean;
 }
 
 /** Those that exist. */
@@ -21,6 +24,19 @@ export const serverPrograms = {
   redis: { name: "redis-server", apt: "redis-server", brew: "redis" },
   // It compiles its settings with a C compiler, which Debian's package brings.
   varnish: { name: "varnishd", apt: "varnish varnish-modules", brew: "varnish" },
+  etcd: { name: "etcd", apt: "etcd-server", brew: "etcd" },
+  patroni: {
+    name: "patroni",
+    apt: "patroni python3-etcd python3-psycopg2",
+    brew: "patroni",
+    isThere: hasPatroni,
+  },
+  postgres: {
+    name: "PostgreSQL 15 or newer",
+    apt: "postgresql",
+    brew: "postgresql@17",
+    isThere: (environment) => findPostgres(environment) !== undefined,
+  },
 } as const satisfies Record<string, ServerProgram>;
 
 /** Debian keeps servers where only root's PATH looks. */
@@ -57,7 +73,8 @@ export async function ensurePrograms(
   { environment, confirm, output, signal }: Pick<CommandContext, "environment" | "confirm" | "output" | "signal">,
   isInstalling: boolean,
 ): Promise<void> {
-  const isMissing = ({ name }: ServerProgram) => findProgram(name, environment) === undefined;
+  const isMissing = ({ name, isThere }: ServerProgram) =>
+    !(isThere?.(environment) ?? findProgram(name, environment) !== undefined);
   const missing = programs.filter(isMissing);
   if (missing.length === 0) return;
   const packages = missing.flatMap(({ apt }) => apt.split(" "));
@@ -71,6 +88,23 @@ export async function ensurePrograms(
   }
   const still = programs.filter(isMissing);
   if (still.length > 0) throw missingError(still, canInstall(environment));
+}
+
+/** Patroni asks for its client of etcd only once it runs, and for one of PostgreSQL's two: whoever runs it must find them. */
+function hasPatroni(environment: Readonly<Record<string, string | undefined>>): boolean {
+  const path = findProgram("patroni", environment);
+  if (path === undefined) return false;
+  const python = /^#!\s*(\/\S*python\S*)/.exec(readFileSync(path, "utf8"))?.[1];
+  if (python === undefined) return true;
+  try {
+    execFileSync(python, ["-c", "import etcd\ntry: import psycopg2\nexcept ImportError: import psycopg"], {
+      stdio: "ignore",
+      timeout: 10_000,
+    });
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function missingError(missing: readonly ServerProgram[], canBeInstalled: boolean): UnavailableError {

@@ -1,6 +1,6 @@
 /** Secrets of the servers that the launcher starts: random, readable by their owner only, the same on the next start. */
 import { randomBytes } from "node:crypto";
-import { chmod, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { chmod, mkdir, open, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
 
 /** The secret of this name in `<folder>/<name>`; made when missing. 32 random bytes as base64url. */
@@ -16,10 +16,21 @@ export async function generatedSecret(folder: string, name: string): Promise<str
   return secret;
 }
 
-/** Writes a file that only its owner can read, whole or not at all. */
-export async function writePrivate(path: string, content: string): Promise<void> {
+/** Writes a file that only its owner can read, whole or not at all. The owner is this process's user if no other is named. */
+export async function writePrivate(
+  path: string,
+  content: string,
+  owner?: { readonly uid: number; readonly gid: number },
+): Promise<void> {
   const beside = `${path}.${randomBytes(4).toString("hex")}.new`;
-  await writeFile(beside, content, { mode: 0o600, flag: "wx" });
+  const file = await open(beside, "wx", 0o600);
+  try {
+    await file.writeFile(content);
+    // By its handle: in a folder of another user a name may have come to mean something else.
+    if (owner !== undefined) await file.chown(owner.uid, owner.gid);
+  } finally {
+    await file.close();
+  }
   await rename(beside, path);
 }
 

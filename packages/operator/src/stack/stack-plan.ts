@@ -1,8 +1,18 @@
 /** What a topology means on this machine: which servers, which programs, which topology each web process gets. Starts nothing. */
 import { join } from "node:path";
 import { ConfigError, env } from "rungs";
-import { refuseUnsupported, rungOf, Secret, type Topology } from "rungs/topology";
+import {
+  presetShards,
+  refuseUnsupported,
+  rungOf,
+  Secret,
+  type ShardServers,
+  shardCount,
+  splitAddresses,
+  type Topology,
+} from "rungs/topology";
 import type { AppPackage } from "./app-package.ts";
+import type { Replication } from "./patroni-config.ts";
 import { type ServerProgram, serverPrograms } from "./programs.ts";
 
 /** The plan of a stack. */
@@ -19,6 +29,12 @@ export interface StackPlan {
   readonly places: number;
   /** Embedded databases to start; 0 when the topology names servers. */
   readonly embedded: number;
+  /** Shards on clusters of PostgreSQL to start; 0 when the databases are embedded, or servers of the operator's. */
+  readonly clusters: number;
+  /** What a commit waits for in them. */
+  readonly replication: Replication;
+  /** Which keys live on a shard, in words. */
+  readonly placementOf: (shard: number) => string;
   /** Whether a Redis for sessions is started here. */
   readonly hasRedis: boolean;
   /** Whether a Redis for the shared cache is started here. */
@@ -32,6 +48,8 @@ export interface StackPlan {
 
 /** Name of the variable that holds the address of a shard. */
 export const shardVariable = (index: number) => `RUNGS_SHARD_${index}_URL`;
+/** Name of the variable that holds the address of a server that serves a shard's reads. */
+export const followerVariable = (shard: number, index: number) => `RUNGS_SHARD_${shard}_FOLLOWER_${index + 1}_URL`;
 /** Name of the variable that the preset of rung 2 names for sessions. */
 export const redisVariable = "REDIS_URL";
 /** Name of the variable that the preset of rung 3 names for the shared cache. */
@@ -40,6 +58,9 @@ export const cacheVariable = "CACHE_URL";
 export const purgeVariable = "RUNGS_PURGE_SECRET";
 /** Its file among the stack's secrets. */
 export const purgeSecretFile = "purge-secret";
+
+/** Servers of a shard, when they are started here: with one down a commit still has a second one. */
+export const membersPerShard = 3;
 
 /** Most web processes that scaling reaches without a change of the balancer. */
 const placesOf = (processes: number) => Math.max(12, processes * 2);
@@ -53,8 +74,10 @@ export function planStack(options: {
   readonly app: AppPackage;
   readonly folder: string;
   readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Default "synchronous": asynchronous fail-overs lose what was acknowledged last. */
+  readonly replication?: Replication;
 }): StackPlan {
-  const { app, folder, environment } = options;
+  const { app, folder, environment, replication = "synchronous" } = options;
   const { topology } = options;
   const hasVarnish = topology.cdn?.provider === "varnish" && topology.cdn.addresses === undefined;
   const { processes, balancer } = topology.web;
@@ -72,6 +95,8 @@ export function planStack(options: {
   }
   const { shards } = topology.database;
   const embedded = typeof shards === "number" ? shards : 0;
+  const clusters = clustersOf(topology, environment);
+  const followers = followerNumbers(topology, environment, clusters);
   const webTopology = (port: number, purgePort = 1): Topology => ({
     ...topology,
     ...(hasVarnish
@@ -91,7 +116,9 @@ export function planStack(options: {
       ...topology.database,
       shards: Array.from({ length: typeof shards === "number" ? shards : shards.length }, (_, index) => ({
         leader: env(shardVariable(index)),
-        ...(typeof shards === "number" ? {} : { followers: shards[index]?.followers }),
+        followers: Array.from({ length: followers[index] ?? 0 }, (_, follower) =>
+          env(followerVariable(index, follower)),
+        ),
       })),
     },
   });
@@ -110,31 +137,116 @@ export function planStack(options: {
     processes,
     places: balancer === undefined ? 1 : placesOf(processes),
     embedded,
+    clusters,
+    replication,
+    placementOf: (shard) => placementOf(topology, shard),
     hasRedis,
     hasCache,
     hasVarnish,
     programs: [
+      ...(clusters === 0
+        ? []
+        : [serverPrograms.postgres, serverPrograms.patroni, serverPrograms.etcd, serverPrograms.haproxy]),
       ...(hasRedis || hasCache ? [serverPrograms.redis] : []),
-      ...(balancer === undefined ? [] : [serverPrograms[balancer]]),
+      ...(balancer === undefined || (balancer === "haproxy" && clusters > 0) ? [] : [serverPrograms[balancer]]),
       ...(hasVarnish ? [serverPrograms.varnish] : []),
     ],
     webTopology,
   };
 }
 
-/** Where the addresses of databases that the topology names come from, revealed for the web processes' own variables. */
+/** Addresses of databases that the topology names, revealed for the web processes' own variables. None of those started here. */
 export function shardAddresses(
   topology: Topology,
   environment: Readonly<Record<string, string | undefined>>,
 ): Record<string, string> {
   const { shards } = topology.database;
-  if (typeof shards === "number") return {};
+  if (typeof shards === "number" || clustersOf(topology, environment) > 0) return {};
   return Object.fromEntries(
-    shards.map(({ leader }, index) => [
-      shardVariable(index),
-      leader instanceof Secret ? leader.reveal(environment) : leader,
+    shards.flatMap((servers, index) => [
+      [shardVariable(index), revealed(servers.leader, environment)],
+      ...followersOf(servers, environment).map((address, follower) => [followerVariable(index, follower), address]),
     ]),
   );
+}
+
+/** How many shards of the preset have no servers yet. Raises `CONFIG_INVALID` when only some of them have. */
+function clustersOf(topology: Topology, environment: Readonly<Record<string, string | undefined>>): number {
+  const { shards } = topology.database;
+  if (typeof shards === "number") return 0;
+  const isUnset = (address: unknown, named: Secret) =>
+    address instanceof Secret && address.variable === named.variable && (environment[named.variable] ?? "") === "";
+  const preset = presetShards(shards.length);
+  const unset = shards.filter(({ leader }, index) => isUnset(leader, (preset[index] as { leader: Secret }).leader));
+  if (unset.length === 0) return 0;
+  const given = shards.find((servers) => !unset.includes(servers));
+  const [first] = unset as [ShardServers];
+  if (given !== undefined) {
+    throw new ConfigError(
+      "CONFIG_INVALID",
+      `${nameOf(given.leader)} is set and ${nameOf(first.leader)} is not: give the leader of every shard, or of none to have all servers started here.`,
+    );
+  }
+  for (const { followers = [] } of shards) {
+    const stray = followers.find(
+      (follower) => !(follower instanceof Secret) || (environment[follower.variable] ?? "") !== "",
+    );
+    if (stray === undefined) continue;
+    throw new ConfigError(
+      "CONFIG_INVALID",
+      `${nameOf(stray)} is set and ${nameOf(first.leader)} is not: set the leader's address too, or neither to have all servers started here.`,
+    );
+  }
+  return shards.length;
+}
+
+function nameOf(address: ShardServers["leader"]): string {
+  return address instanceof Secret ? address.variable : "An address in the settings";
+}
+
+/** Followers of each shard, as the web processes get them. */
+function followerNumbers(
+  topology: Topology,
+  environment: Readonly<Record<string, string | undefined>>,
+  clusters: number,
+): number[] {
+  const { shards } = topology.database;
+  if (typeof shards === "number") return [];
+  return shards.map((servers) => (clusters > 0 ? membersPerShard : followersOf(servers, environment).length));
+}
+
+/** A variable may list several; one of the preset that is not set stands for none. */
+function followersOf(
+  { followers = [] }: ShardServers,
+  environment: Readonly<Record<string, string | undefined>>,
+): string[] {
+  const preset = /^SHARD_\d+_FOLLOWER_URL$/;
+  return followers.flatMap((follower) => {
+    if (!(follower instanceof Secret)) return [follower];
+    if (preset.test(follower.variable) && (environment[follower.variable] ?? "") === "") return [];
+    return splitAddresses(follower.reveal(environment));
+  });
+}
+
+function revealed(address: ShardServers["leader"], environment: Readonly<Record<string, string | undefined>>): string {
+  return address instanceof Secret ? address.reveal(environment) : address;
+}
+
+function placementOf(topology: Topology, shard: number): string {
+  const { strategy, splits } = topology.database;
+  const shards = shardCount(topology);
+  if (shards === 1) return "all keys";
+  if (strategy === "range") {
+    const [from, to] = [splits[shard - 1], splits[shard]].map((key) =>
+      key === undefined ? undefined : JSON.stringify(key),
+    );
+    return from === undefined
+      ? `keys before ${to}`
+      : to === undefined
+        ? `keys from ${from}`
+        : `keys from ${from} to before ${to}`;
+  }
+  return `hash, shard ${shard + 1} of ${shards}`;
 }
 
 /** The address that people open: where nothing but "all" is listened on, this machine's own. */

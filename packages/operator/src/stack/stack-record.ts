@@ -21,7 +21,7 @@ export interface StackRecord {
   /** Ports by the name of their use, kept for the next start. */
   readonly ports: Readonly<Record<string, number>>;
   /** Children, to be signalled only while they are the same processes. */
-  readonly children: readonly (ProcessIdentity & { readonly name: string })[];
+  readonly children: readonly (ProcessIdentity & { readonly name: string; readonly stopSignal?: "SIGINT" })[];
 }
 
 const recordName = "stack.json";
@@ -67,10 +67,14 @@ export async function holdFolder(folder: string): Promise<() => Promise<void>> {
 /** Ends what a killed launcher left behind, by the record: asked first, then killed. Gives the names of what was there. */
 export async function clearUp(record: StackRecord): Promise<string[]> {
   const left = record.children.filter(isRunning);
-  for (const child of left) signalProcess(child, "SIGTERM");
+  for (const child of left) signalProcess(child, child.stopSignal ?? "SIGTERM");
   const deadline = performance.now() + clearUpMs;
   while (left.some(isRunning) && performance.now() < deadline) await sleep(20);
-  for (const child of left) signalProcess(child, "SIGKILL", { isGroup: true });
+  for (const child of left) {
+    signalProcess(child, "SIGKILL", { isGroup: true });
+    // One that leads no group.
+    signalProcess(child, "SIGKILL");
+  }
   while (left.some(isRunning) && performance.now() < deadline + 2_000) await sleep(20);
   return left.map(({ name }) => name);
 }

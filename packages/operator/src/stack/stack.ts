@@ -4,7 +4,9 @@
  * Up: take the folder, clear up after a killed launcher, choose ports, start everything in order, open the control socket.
  * Down: close the socket, stop everything the other way round, let go of the folder.
  */
+import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
 import { ConfigError } from "rungs";
 import { balancerOf, edgeOf } from "./balancer-of.ts";
 import { type CompanionComponent, companionComponent } from "./companion.ts";
@@ -20,6 +22,7 @@ import { choosePorts, isFree } from "./ports.ts";
 import { identify } from "./process-identity.ts";
 import { findProgram } from "./programs.ts";
 import { redisComponent } from "./redis.ts";
+import { clusterPorts, hasClusters, type ReplicatedDatabases, replicatedDatabases } from "./replicated-databases.ts";
 import { generatedSecret, privateFolder } from "./secrets.ts";
 import {
   cacheVariable,
@@ -40,7 +43,7 @@ import type { WebTier } from "./web-tier.ts";
 
 /** A stack that runs. */
 export interface Stack {
-  status(): StackStatus;
+  status(signal?: AbortSignal): Promise<StackStatus>;
   readonly web: WebTier;
   /** Resolves when somebody asked for the end through the control socket. */
   readonly downAsked: Promise<void>;
@@ -61,6 +64,7 @@ export interface UpOptions {
 /** How long a port of ours may take to come free after a killed launcher. */
 const portPatienceMs = 3_000;
 const recordEveryMs = 500;
+const statusWithinMs = 5_000;
 
 /**
  * Starts a stack. Raises `DATA_DIRECTORY_IN_USE` with the pid of the launcher that holds the folder, `CONFIG_INVALID` for a port in
@@ -97,17 +101,21 @@ async function assemble(
   const appPort = topology.web.port === 0 ? (ports["app"] as number) : topology.web.port;
   await refuseTakenPort(topology.web.host, appPort);
   const app = publicAddress(topology.web.host, appPort);
+  tellOfEmbeddedData(options);
   const parts = await partsOf(options, { ports, appPort, app, logs, secrets });
-  const status = (): StackStatus => ({
+  const processes = () => parts.components.flatMap((component) => component.processes());
+  const status = async (asking = AbortSignal.timeout(statusWithinMs)): Promise<StackStatus> => ({
     app,
     dashboard: null,
     rung: plan.rung,
     folder,
     launcherPid: process.pid,
-    processes: parts.components.flatMap((component) => component.processes()),
+    processes: processes(),
+    placement: { strategy: topology.database.strategy, splits: topology.database.splits },
+    shards: (await parts.databases?.reports(asking)) ?? [],
   });
   const control = controlPath(folder);
-  const recorder = keepRecord({ folder, control, ports, processes: () => status().processes });
+  const recorder = keepRecord({ folder, control, ports, processes });
   try {
     await startAll(parts.components, {
       signal,
@@ -124,7 +132,11 @@ async function assemble(
   const downAsked = new Promise<void>((resolve) => {
     askDown = resolve;
   });
-  const server = await serveControl(control, { status, web: parts.web, down: askDown });
+  const switchOver = parts.databases?.switchOver;
+  const server = await serveControl(control, {
+    ...{ status, web: parts.web, down: askDown },
+    ...(switchOver === undefined ? {} : { switchOver }),
+  });
   return {
     status,
     web: parts.web,
@@ -144,6 +156,7 @@ async function portsOf(plan: StackPlan, before: Readonly<Record<string, number>>
     ...(plan.topology.web.port === 0 ? ["app"] : []),
     ...(plan.hasRedis ? ["redis"] : []),
     ...(plan.hasCache ? ["cache"] : []),
+    ...clusterPorts(plan.clusters),
     ...(plan.hasVarnish ? ["balancer", "purge"] : []),
     ...(plan.balancer === undefined ? [] : Array.from({ length: plan.places }, (_, index) => `web-${index + 1}`)),
   ];
@@ -163,6 +176,13 @@ async function refuseTakenPort(host: string, port: number): Promise<void> {
   }
 }
 
+/** Rows do not move by themselves from one rung's servers to another's. */
+function tellOfEmbeddedData({ plan, onProgress }: UpOptions): void {
+  const embedded = join(plan.folder, "database");
+  if (plan.clusters === 0 || !existsSync(embedded) || hasClusters(plan.folder)) return;
+  onProgress(`new, empty databases: what is in ${embedded} stays there and is not moved`);
+}
+
 interface Places {
   readonly ports: Readonly<Record<string, number>>;
   readonly appPort: number;
@@ -174,8 +194,10 @@ interface Places {
 async function partsOf(
   { plan, environment, onWebFailure }: UpOptions,
   { ports, appPort, app, logs, secrets }: Places,
-): Promise<{ components: Component[]; web: WebTier }> {
+): Promise<{ components: Component[]; web: WebTier; databases: ReplicatedDatabases | undefined }> {
   const { folder, topology } = plan;
+  const replicated =
+    plan.clusters === 0 ? undefined : await replicatedDatabases(plan, { ports, logs, secrets, environment });
   const databases: DatabaseComponent[] = Array.from({ length: plan.embedded }, (_, shard) =>
     databaseComponent({
       ...{ shard, folder, address: app, log: launcherLog(logs) },
@@ -200,7 +222,12 @@ async function partsOf(
   if (plan.hasRedis) await addRedis("redis", "sessions", redisVariable);
   if (plan.hasCache) await addRedis("cache", "cache", cacheVariable);
   const purgeSecret = plan.hasVarnish ? await generatedSecret(secrets, purgeSecretFile) : "";
-  const before = [...databases, ...companions, ...redis.map(({ component }) => component)];
+  const before: Component[] = [
+    ...databases,
+    ...(replicated?.components ?? []),
+    ...companions,
+    ...redis.map(({ component }) => component),
+  ];
   let balancer: BalancerComponent | undefined;
   const web = webComponent({
     plan,
@@ -220,6 +247,7 @@ async function partsOf(
       ...Object.assign({}, ...companions.map((companion) => companion.provided())),
       ...shardAddresses(topology, environment),
       ...Object.fromEntries(databases.map((database, index) => [shardVariable(index), database.url()])),
+      ...replicated?.environment,
       ...Object.fromEntries(redis.map(({ variable, url }) => [variable, url])),
       ...(plan.hasVarnish ? { [purgeVariable]: purgeSecret } : {}),
       RUNGS_DIR: folder,
@@ -255,7 +283,7 @@ async function partsOf(
       })
     : undefined;
   const inFront = [...(balancer === undefined ? [] : [balancer]), ...(edge === undefined ? [] : [edge])];
-  return { components: [...before, web, ...inFront], web };
+  return { components: [...before, web, ...inFront], web, databases: replicated };
 }
 
 /** Keeps the record up to date with the processes there are. */
@@ -269,9 +297,9 @@ function keepRecord(options: {
   let written = "";
   let writing: Promise<void> = Promise.resolve();
   const write = () => {
-    const children = processes().flatMap(({ name, pid }) => {
+    const children = processes().flatMap(({ name, pid, stopSignal }) => {
       const identity = identify(pid);
-      return identity === undefined ? [] : [{ name, ...identity }];
+      return identity === undefined ? [] : [{ name, ...identity, ...(stopSignal === undefined ? {} : { stopSignal }) }];
     });
     const now = JSON.stringify(children);
     if (now === written) return;

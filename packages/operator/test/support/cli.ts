@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 
 /** The bin, as npm links it. */
 export const bin = fileURLToPath(new URL("../../bin/rungs.mjs", import.meta.url));
-const endWithinMs = 20_000;
+const endWithinMs = 60_000;
 
 export interface Ended {
   readonly code: number | null;

@@ -42,7 +42,7 @@ export interface RunningStack {
   dispose(): Promise<void>;
 }
 
-const readyWithinMs = 50_000;
+const readyWithinMs = 90_000;
 
 /** A folder that the databases' user can reach. */
 export async function stackFolder(): Promise<string> {

@@ -2,7 +2,8 @@
 import type { ArgsDef } from "citty";
 import { type OpenJobs, openJobs } from "rungs/jobs";
 import type { CommandContext, Values } from "../../command.ts";
-import { topologyFlags, topologyOf } from "../../topology-flags.ts";
+import { topologyFlags } from "../../topology-flags.ts";
+import { databasesOf } from "../stack/databases.ts";
 
 /** Flags of each of them. */
 export const jobFlags = {
@@ -21,8 +22,9 @@ export async function withJobs(
   context: CommandContext,
   use: (jobs: OpenJobs) => Promise<void>,
 ): Promise<void> {
-  const { signal, environment } = context;
-  const jobs = await openJobs(await topologyOf(values, context), { environment });
+  const { signal } = context;
+  const { topology, environment } = await databasesOf(values, context);
+  const jobs = await openJobs(topology, { environment });
   const stopped = Promise.withResolvers<never>();
   const stop = () => stopped.reject(signal.reason);
   signal.addEventListener("abort", stop);

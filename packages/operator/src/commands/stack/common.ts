@@ -3,12 +3,14 @@ import { resolve } from "node:path";
 import type { ArgsDef } from "citty";
 import { loadConfigFile, parseCommandLine, resolveTopology, type Topology } from "rungs/topology";
 import type { CommandContext, Values } from "../../command.ts";
+import { UsageError } from "../../exit-code.ts";
 import { duration, type Output } from "../../output.ts";
 import { wholeNumber } from "../../parse.ts";
 import { readAppPackage } from "../../stack/app-package.ts";
-import type { ProcessReport } from "../../stack/component.ts";
+import type { ProcessReport, ShardReport } from "../../stack/component.ts";
+import type { Replication } from "../../stack/patroni-config.ts";
 import { planStack, type StackPlan } from "../../stack/stack-plan.ts";
-import { topologyFlags, topologyOf } from "../../topology-flags.ts";
+import { flagWords, topologyFlags, topologyOf } from "../../topology-flags.ts";
 
 const processesMax = 256;
 
@@ -43,12 +45,16 @@ export async function folderOf(values: Values, context: CommandContext): Promise
 export async function planOf(values: Values, context: CommandContext, rung?: string): Promise<StackPlan> {
   const { environment, folder } = context;
   const topology = withWebFlags(await startTopology(values, context, rung), values);
-  return planStack({
+  const replication = values.text("replication") as Replication | undefined;
+  const plan = planStack({
     topology,
     environment,
+    ...(replication === undefined ? {} : { replication }),
     app: await readAppPackage(folder),
     folder: resolve(folder, topology.dataDirectory),
   });
+  if (replication === undefined || plan.clusters > 0) return plan;
+  throw new UsageError("--replication has an effect only on databases with followers that are started here: --rung 4.");
 }
 
 async function startTopology(
@@ -56,11 +62,10 @@ async function startTopology(
   { environment, folder, output }: CommandContext,
   rung?: string,
 ): Promise<Topology> {
-  const names = ["dir", "config", "shards", "rung", "port", "host", "log-level"];
-  const given = names.flatMap((name) => {
-    const text = name === "rung" ? (rung ?? values.text(name)) : values.text(name);
-    return text === undefined ? [] : [`--${name}=${text}`];
-  });
+  const names = ["dir", "config", "shards", "strategy", "split", "rung", "port", "host", "log-level"];
+  const given = names.flatMap((name) =>
+    name === "rung" && rung !== undefined ? [`--rung=${rung}`] : flagWords(values, name),
+  );
   const { flags, config } = parseCommandLine(given);
   const file = await loadConfigFile(folder, config);
   const resolved = resolveTopology({ ...(file === undefined ? {} : { file }), environment, flags });
@@ -94,4 +99,32 @@ export function showProcesses(processes: readonly ProcessReport[], output: Outpu
       crashes === 0 ? colors.dim("0") : colors.red(String(crashes)),
     ]),
   });
+}
+
+/** A table of the shards' servers; nothing where none were started here. */
+export function showShards(shards: readonly ShardReport[], output: Output): void {
+  if (shards.length === 0) return;
+  const { colors } = output;
+  output.line("");
+  output.table({
+    head: ["SHARD", "KEYS", "SERVER", "ROLE", "STATE", "TIMELINE", "LAG", "PORT"],
+    right: [5, 6, 7],
+    rows: shards.flatMap(({ shard, placement, members }) =>
+      members.map(({ name, role, state, timeline, lagBytes, port }, index) => [
+        index === 0 ? String(shard) : "",
+        index === 0 ? placement : "",
+        name,
+        role === "leader" ? colors.green(role) : role,
+        state === "running" || state === "streaming" ? state : colors.yellow(state),
+        timeline === null ? colors.dim("-") : String(timeline),
+        lagBytes === null ? colors.dim("-") : bytes(lagBytes),
+        String(port),
+      ]),
+    ),
+  });
+}
+
+function bytes(number: number): string {
+  if (number < 1_024) return `${number} B`;
+  return number < 1_048_576 ? `${Math.round(number / 1_024)} KiB` : `${(number / 1_048_576).toFixed(1)} MiB`;
 }

@@ -1,4 +1,5 @@
 /** An app for the launcher's tests: quick reads, writes that leave a row each, and mirrors of what it was sent. */
+import { randomUUID } from "node:crypto";
 import { appendFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
@@ -8,14 +9,22 @@ import { serveLive } from "rungs/live/fastify";
 
 interface Tables {
   readonly writes: { readonly user_id: string };
+  readonly entries: { readonly user_id: string; readonly entry_id: string };
 }
 
 const app = defineService<Tables>("app", {
-  tables: { writes: { shardBy: "user_id" } },
+  tables: { writes: { shardBy: "user_id" }, entries: { shardBy: "user_id" } },
   migrations: [
     {
       name: "0001_writes",
       shards: { up: "create table writes (user_id text primary key)", down: "drop table writes" },
+    },
+    {
+      name: "0002_entries",
+      shards: {
+        up: "create table entries (user_id text, entry_id uuid, primary key (user_id, entry_id))",
+        down: "drop table entries",
+      },
     },
   ],
   routes: (fastify, { cache, db, environment, live }) => {
@@ -35,6 +44,16 @@ const app = defineService<Tables>("app", {
     });
     fastify.get("/writes", async () => {
       const rows = await db.everywhere((shard) => shard.selectFrom("writes").select("user_id").execute());
+      return { ids: rows.map((row) => row.user_id) };
+    });
+    // A row for each time that it is carried out, so that one carried out twice is seen.
+    fastify.post("/append", async (request) => {
+      const { id } = request.query as { id: string };
+      await db.for(id).insertInto("entries").values({ user_id: id, entry_id: randomUUID() }).execute();
+      return { id };
+    });
+    fastify.get("/appended", async () => {
+      const rows = await db.everywhere((shard) => shard.selectFrom("entries").select("user_id").execute());
       return { ids: rows.map((row) => row.user_id) };
     });
     fastify.get("/mirror", async (request) => ({

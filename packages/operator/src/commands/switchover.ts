@@ -1,0 +1,27 @@
+/** `rungs switchover SHARD`: hands the leadership of a shard to one of its followers, as before maintenance of its server. */
+import type { Command } from "../command.ts";
+import { UsageError } from "../exit-code.ts";
+import { askChange } from "../stack/control-client.ts";
+import { folderOf, showShards, stackFlags } from "./stack/common.ts";
+
+/** The command. */
+export const switchover: Command = {
+  definition: {
+    meta: { name: "switchover", description: "Hand the leadership of a shard to a follower; writes wait a moment" },
+    args: { shard: { type: "positional", required: false, description: "Number of the shard, from 0" }, ...stackFlags },
+  },
+  examples: [["rungs switchover 0", "another server leads shard 0; nothing that was written is lost"]],
+  wordsMax: 1,
+  async run(values, context) {
+    const { output, signal } = context;
+    const [shard = ""] = values.words;
+    if (!/^\d{1,4}$/.test(shard)) throw new UsageError("Say which shard: rungs switchover 0");
+    const folder = await folderOf(values, context);
+    const after = await askChange(folder, `/switchover?shard=${shard}`, {
+      signal,
+      onProgress: (text) => output.line(text),
+    });
+    output.json({ switched: true, shards: after.shards });
+    showShards(after.shards, output);
+  },
+};
