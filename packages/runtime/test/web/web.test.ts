@@ -175,6 +175,28 @@ describe.each(Object.entries(adapters))("the web server on %s", (name, make) => 
     expect(response.status).toBe(413);
   });
 
+  it("lets a client that is still sending see why its body is refused", async () => {
+    const { port } = await start(make);
+    const bodyBytes = 400_000;
+    for (let round = 0; round < 5; round++) {
+      const socket = connect({ port, host: "127.0.0.1" });
+      const broken = new Promise<never>((_, reject) => socket.once("error", reject));
+      broken.catch(() => {});
+      socket.write(
+        `POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${bodyBytes}\r\n\r\n`,
+      );
+      // As a proxy does: all of it first, and only then a look at what came.
+      for (let sent = 0; sent < bodyBytes; sent += 40_000) {
+        await sleep(5);
+        socket.write("x".repeat(40_000));
+      }
+      await sleep(20);
+      const first = new Promise<string>((resolve) => socket.once("data", (part) => resolve(part.toString("latin1"))));
+      expect((await Promise.race([first, broken])).slice(0, 12)).toBe("HTTP/1.1 413");
+      socket.destroy();
+    }
+  });
+
   it.each([
     [
       "both lengths",

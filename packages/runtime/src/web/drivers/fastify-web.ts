@@ -32,6 +32,7 @@ import {
 } from "../server-limits.ts";
 import type { WebMetrics } from "../web-metrics.ts";
 import { acceptJsonBodies } from "./json-body.ts";
+import { readRest } from "./read-rest.ts";
 import { holdToDeadline } from "./request-deadline.ts";
 import type { Shedder } from "./shed.ts";
 
@@ -126,6 +127,14 @@ export function createWebServer(options: WebServerOptions): WebServer {
     if (durationMs > slowRequestMs) request.log.warn(line, "slow request");
     else request.log.debug(line, "request");
     done();
+  });
+  fastify.addHook("onSend", (request, reply, _payload, done) => {
+    if (reply.statusCode !== 413) return done();
+    void readRest(request.raw).then((isWhole) => {
+      // Fastify would close the connection because of what is still to come: nothing is.
+      if (isWhole) reply.removeHeader("connection");
+      done();
+    });
   });
   fastify.addHook("onSend", (_request, reply, _payload, done) => {
     // Also of a request that began before the drain: its connection must not go back to a proxy's pool.

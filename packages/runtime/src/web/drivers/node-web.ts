@@ -23,6 +23,7 @@ import {
   stopListening,
 } from "../server-limits.ts";
 import type { WebMetrics } from "../web-metrics.ts";
+import { readRest } from "./read-rest.ts";
 
 export interface NodeWebOptions {
   readonly host: string;
@@ -87,7 +88,10 @@ export function serveNode(handler: RequestListener, options: NodeWebOptions): No
         });
       });
       if (Number(request.headers["content-length"] ?? 0) > options.bodyLimitBytes)
-        return refuse(response, { statusCode: 413 });
+        return void readRest(request).then((isWhole) => {
+          if (!isWhole) response.setHeader("connection", "close");
+          refuse(response, { statusCode: 413 });
+        });
       run(operation ?? handler, request, response, (error) =>
         options.log.error({ err: error, requestId: id }, "request failed"),
       );
@@ -144,7 +148,6 @@ function refuse(response: ServerResponse, error: unknown): void {
   }
   const { status, errors, retryAfterSeconds } = describeError(error);
   if (retryAfterSeconds !== undefined) response.setHeader("retry-after", String(retryAfterSeconds));
-  if (status === 413) response.setHeader("connection", "close");
   answer(response, status, { errors });
 }
 
