@@ -5,10 +5,11 @@ import type { Edge } from "./varnish-config.ts";
 
 const megabyte = 1024 * 1024;
 /**
- * Requests under way for each web process. A process that answers 1,000 a second has answered as many in a quarter of a second, so what
- * is beyond would wait too long anyway; the process itself refuses by what it measures, at the price of its own time.
+ * Requests under way for each web process. One that answers 1,000 a second has answered all of these in a fifth of a second; what is
+ * beyond would wait too long, and makes each of the others slower. The process itself refuses by what it measures, at the price of
+ * its own time. With 256, 128 and 64 goodput at five times the capacity was 64 to 88 % of it, with these 84 to 100 % (`bench:overload`).
  */
-const underWayPerProcess = { signedIn: 256, anonymous: 128, bot: 64 };
+const underWayPerProcess = { signedIn: 96, anonymous: 64, bot: 32 };
 
 /** Joins the topology's limits, what the app says of its paths, and the places. */
 export function balancerOf(
