@@ -11,6 +11,7 @@ import { type Generated, sql } from "kysely";
 import pg from "pg";
 import { initialPlacement, shardedDatabase, statements, tableRegistry } from "rungs/database";
 import { openPostgres } from "rungs/database/postgres";
+import { measure, quantile, type Sample } from "./rate.ts";
 
 interface Tables {
   users: { user_id: string; username: string; bio: string; visits: Generated<number> };
@@ -58,7 +59,8 @@ const measured = new Map<string, Sample[]>(names.map((name) => [name, []]));
 for (let round = -5; round < rounds; round++) {
   for (let turn = 0; turn < names.length; turn++) {
     const name = names[(turn + round + 5) % names.length] as string;
-    const sample = await measure(ways[name] as (id: string) => Promise<unknown>);
+    const query = ways[name] as (id: string) => Promise<unknown>;
+    const sample = await measure((index) => query(idAt(index)), { callers: connections, forMs: roundMs });
     // The first rounds warm up.
     if (round >= 0) measured.get(name)?.push(sample);
   }
@@ -79,32 +81,3 @@ for (const [name, samples] of measured) {
 await db.close();
 await pool.end();
 await server.stop();
-
-interface Sample {
-  /** Queries a second. */
-  readonly rate: number;
-  /** CPU time of this process for each, in microseconds. */
-  readonly cpuUs: number;
-}
-
-/** Runs the query over and over on all connections. */
-async function measure(query: (id: string) => Promise<unknown>): Promise<Sample> {
-  let count = 0;
-  const cpuBefore = process.cpuUsage();
-  const since = performance.now();
-  const until = since + roundMs;
-  await Promise.all(
-    Array.from({ length: connections }, async () => {
-      while (performance.now() < until) {
-        await query(idAt(count));
-        count++;
-      }
-    }),
-  );
-  const { user, system } = process.cpuUsage(cpuBefore);
-  return { rate: (count / (performance.now() - since)) * 1_000, cpuUs: (user + system) / count };
-}
-
-function quantile(values: readonly number[], share: number): number {
-  return values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) * share)] ?? Number.NaN;
-}

@@ -16,6 +16,7 @@ import { type ReplicaServer, startTestReplicas } from "@rungs/contract/test-repl
 import pg from "pg";
 import { inReadContext, noPositions, ReadContext, type ReplicatedShard, replicatedShard } from "rungs/database";
 import { openPostgres } from "rungs/database/postgres";
+import { measure, quantile, type Sample } from "./rate.ts";
 
 const { values } = parseArgs({
   options: { rounds: { type: "string", default: "60" }, seconds: { type: "string", default: "6" } },
@@ -108,7 +109,8 @@ async function measureRouting(): Promise<void> {
   for (let round = -5; round < rounds; round++) {
     for (let turn = 0; turn < names.length; turn++) {
       const name = names[(turn + round + 5) % names.length] as string;
-      const sample = await measure((ways[name] as { query: (id: string) => Promise<unknown> }).query);
+      const { query } = ways[name] as { query: (id: string) => Promise<unknown> };
+      const sample = await measure((index) => query(idAt(index)), { callers: connections, forMs: roundMs });
       // The first rounds warm up.
       if (round >= 0) measured.get(name)?.push(sample);
     }
@@ -186,31 +188,6 @@ async function measureLoad(followers: number, raisesFloor: boolean): Promise<voi
   await shard.close();
 }
 
-interface Sample {
-  /** Queries a second. */
-  readonly rate: number;
-  /** CPU time of this process for each, in microseconds. */
-  readonly cpuUs: number;
-}
-
-/** Runs the query over and over on all connections. */
-async function measure(query: (id: string) => Promise<unknown>): Promise<Sample> {
-  let count = 0;
-  const cpuBefore = process.cpuUsage();
-  const since = performance.now();
-  const until = since + roundMs;
-  await Promise.all(
-    Array.from({ length: connections }, async () => {
-      while (performance.now() < until) {
-        await query(idAt(count));
-        count++;
-      }
-    }),
-  );
-  const { user, system } = process.cpuUsage(cpuBefore);
-  return { rate: (count / (performance.now() - since)) * 1_000, cpuUs: (user + system) / count };
-}
-
 /** User and system time of the server's processes and of those that ended. */
 async function cpuMsOf(server: ReplicaServer): Promise<number> {
   let ticks = 0;
@@ -223,8 +200,4 @@ async function cpuMsOf(server: ReplicaServer): Promise<number> {
   }
   // The kernel's clock for these figures ticks 100 times a second on Linux.
   return ticks * 10;
-}
-
-function quantile(values: readonly number[], share: number): number {
-  return values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) * share)] ?? Number.NaN;
 }

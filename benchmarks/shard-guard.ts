@@ -26,6 +26,7 @@ import {
   tableRegistry,
 } from "rungs/database";
 import { openPostgres } from "rungs/database/postgres";
+import { quantile } from "./rate.ts";
 
 interface Tables {
   items: { owner_id: string; item_id: string; label: string; number: number };
@@ -169,10 +170,6 @@ async function compare(
         `p99 ${quantile(times, 0.99).toFixed(2)} ms; ${middle} of the first (quartiles ${low} to ${high})`,
     );
   }
-}
-
-function quantile(values: readonly number[], share: number): number {
-  return values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) * share)] ?? Number.NaN;
 }
 
 /**

@@ -56,7 +56,8 @@ const initdbFlags = [
   ...["--no-sync", "--no-instructions", "--wal-segsize", "1"],
 ];
 
-const settingsDefault = {
+/** What a crash of the machine would lose does not matter to tests; a killed server loses nothing by it. */
+export const settingsDefault: Readonly<Record<string, string>> = {
   fsync: "off",
   full_page_writes: "off",
   shared_buffers: "32MB",

@@ -12,7 +12,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import pg from "pg";
-import { type Account, ensureTemplate, findPrograms, superuser, unprivilegedAccount } from "./test-postgres.ts";
+import {
+  type Account,
+  ensureTemplate,
+  findPrograms,
+  settingsDefault,
+  superuser,
+  unprivilegedAccount,
+} from "./test-postgres.ts";
 
 /** One server of a set; its superuser is `rungs` and needs no password. */
 export interface ReplicaServer {
@@ -63,15 +70,7 @@ const port = 5432;
 const startTimeoutMs = 30_000;
 const logTailCharacters = 4_000;
 
-const settingsDefault: Readonly<Record<string, string>> = {
-  // What a crash of the machine would lose does not matter here; a killed server loses nothing by it.
-  fsync: "off",
-  full_page_writes: "off",
-  shared_buffers: "32MB",
-  max_connections: "100",
-  jit: "off",
-  listen_addresses: "",
-  logging_collector: "off",
+const replicationSettings: Readonly<Record<string, string>> = {
   wal_level: "replica",
   hot_standby: "on",
   wal_keep_size: "256MB",
@@ -114,7 +113,7 @@ export async function startTestReplicas(options: {
   const guard = spawn("sh", ["-c", remover, "sh", folder], { stdio: ["ignore", "ignore", "ignore", "pipe"] });
   guard.unref();
   (guard.stdio[3] as Socket).unref();
-  const settings = { ...settingsDefault, ...options.settings };
+  const settings = { ...settingsDefault, ...replicationSettings, ...options.settings };
   const names = ["leader", ...Array.from({ length: options.followers }, (_, index) => `follower-${index + 1}`)];
   const servers = await Promise.all(
     names.map(async (name) => {

@@ -208,10 +208,9 @@ function openFloors<T>({ replicated }: OpenDatabases<T>, lifecycle: Lifecycle): 
   return floors;
 }
 
-/** Requests that wait for a connection, 1 where 25 wait for each that there is: at a few ms a query, some 100 ms. */
-function poolPressure<T>({ db, followerPools }: OpenDatabases<T>, topology: Topology): number {
-  const waiting = [...db.poolStats(), ...followerPools()].map((pool) => pool.waiting);
-  return Math.max(...waiting) / (25 * topology.database.pool.connectionsMax);
+/** Whether requests wait for a connection. */
+function isPoolShort<T>({ db, followerPools }: OpenDatabases<T>): boolean {
+  return [...db.poolStats(), ...followerPools()].some(({ waiting }) => waiting > 0);
 }
 
 /** Overload protection in front of the web server; undefined where the topology turns it off. */
@@ -223,8 +222,8 @@ function startShedding<T>(
 ): Shedder | undefined {
   const { loopLatenessMsMax } = topology.web;
   if (loopLatenessMsMax === 0) return undefined;
-  const pressure = () => poolPressure(databases, topology);
-  const shedder = createShedder({ clock: systemClock, random: systemRandom, loopLatenessMsMax, pressure });
+  const isPressed = () => isPoolShort(databases);
+  const shedder = createShedder({ clock: systemClock, random: systemRandom, loopLatenessMsMax, isPressed });
   lifecycle.started("overload protection", async () => shedder.stop());
   showShedding(metrics, shedder);
   return shedder;

@@ -16,8 +16,8 @@ export interface ShedOptions {
   readonly waitMsMax?: number;
   /** Fewer requests are no overload, however late the loop is: something else has the machine. Default 16. */
   readonly requestsMin?: number;
-  /** Above 0 while requests wait for something else than the loop that there is too little of, such as connections; default none. */
-  readonly pressure?: () => number;
+  /** Whether requests wait for something else than the loop that there is too little of, such as connections; default never. */
+  readonly isPressed?: () => boolean;
   /** Default 50 ms. */
   readonly tickMs?: number;
 }
@@ -41,7 +41,7 @@ const retryAfterSecondsMax = 3;
 
 /** Starts watching. */
 export function createShedder(options: ShedOptions): Shedder {
-  const { clock, random, loopLatenessMsMax = 100, requestsMin = 16, pressure, tickMs = 50 } = options;
+  const { clock, random, loopLatenessMsMax = 100, requestsMin = 16, isPressed, tickMs = 50 } = options;
   const { waitMsMax = 3 * loopLatenessMsMax } = options;
   const gate = new OverloadGate({ latenessMsMax: loopLatenessMsMax, waitMsMax, requestsMin });
   let underWay = 0;
@@ -58,7 +58,7 @@ export function createShedder(options: ShedOptions): Shedder {
     const now = clock.monotonic();
     const used = performance.eventLoopUtilization();
     const isBusy = performance.eventLoopUtilization(used, utilization).utilization > saturated;
-    const isSaturated = isBusy || (pressure?.() ?? 0) > 0;
+    const isSaturated = isBusy || isPressed?.() === true;
     gate.tick({ underWay, latenessMs: loop.take(), finished, elapsedMs: now - tickedAt, isSaturated });
     finished = 0;
     tickedAt = now;
