@@ -148,6 +148,22 @@ describe("clients that send too much, or too slowly", () => {
     expect(await upload.json()).toMatchObject({ bytes: 1_900_000 });
   });
 
+  it("says that a connection ends whose upload the app refused before it was whole", async () => {
+    const body = new Uint8Array(1_900_000);
+    for (let round = 0; round < 5; round++) {
+      const refused = await fetch(`${stack.app}/uploads/closed`, {
+        method: "POST",
+        headers: { "content-type": "application/octet-stream" },
+        body,
+      });
+      expect([refused.status, refused.headers.get("connection")]).toEqual([403, "close"]);
+      // A POST is not sent again by any client: over a connection that the balancer closes, it would fail.
+      const next = await fetch(`${stack.app}/write?id=after-refusal-${round}`, { method: "POST" });
+      expect(next.ok).toBe(true);
+    }
+    expect((await fetch(`${stack.app}/uploads/closed`)).headers.get("connection")).not.toBe("close");
+  });
+
   it("streams an upload to the app while the client still sends it", async () => {
     const body = "x".repeat(10);
     const head =

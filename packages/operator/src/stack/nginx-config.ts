@@ -179,7 +179,7 @@ ${underWay(balancer)}
             proxy_pass http://web;
             proxy_next_upstream error timeout non_idempotent;
         }
-${routes.uploads.map((upload) => uploadLocation(upload, balancer)).join("")}${routes.streams.map((path) => streamLocation(path, balancer)).join("")}
+${routes.uploads.map((upload, index) => uploadLocation(upload, index, balancer)).join("")}${routes.streams.map((path) => streamLocation(path, balancer)).join("")}
         # Not for the outside.
 ${hidden.join("\n")}
 
@@ -247,17 +247,30 @@ ${cleared.join("\n")}
 
 function uploadLocation(
   { path, bodyLimitBytes, timeoutMs }: Balancer["routes"]["uploads"][number],
-  { limits: { answerMs } }: Balancer,
+  index: number,
+  balancer: Balancer,
 ): string {
+  const answerMs = Math.max(timeoutMs, balancer.limits.answerMs);
   return `
-        # Uploads reach the app as they arrive, so that it can refuse them early and show how far they are.
+        # Uploads reach the app as they arrive, so that it can refuse them early and show how far they are. A connection whose body
+        # was not read to its end takes no further request, and that has to be said before the answer is known: it ends with each.
         location ${prefix(path)} {
+            if ($request_method !~ ^(GET|HEAD|DELETE|OPTIONS)$) { return 418; }
+            error_page 418 = @upload_${index + 1};
+            error_page 400 413 414 $refused_page;
+            error_page 502 503 504 $unavailable_page;
+            recursive_error_pages on;
+            client_max_body_size ${bodyLimitBytes};
+            proxy_pass http://web;
+        }
+        location @upload_${index + 1} {
             proxy_pass http://web;
             proxy_request_buffering off;
+            keepalive_timeout 0;
             client_max_body_size ${bodyLimitBytes};
             client_body_timeout 60s;
-            proxy_send_timeout ${seconds(Math.max(timeoutMs, answerMs))};
-            proxy_read_timeout ${seconds(Math.max(timeoutMs, answerMs))};
+            proxy_send_timeout ${seconds(answerMs)};
+            proxy_read_timeout ${seconds(answerMs)};
             proxy_next_upstream error;
         }
 `;

@@ -93,6 +93,7 @@ const app = defineService<Tables>("app", {
       for await (const chunk of request.body as Readable) bytes += (chunk as Buffer).length;
       return { bytes, spreadMs: performance.now() - firstMs };
     });
+    fastify.post("/uploads/closed", { bodyLimit: 3_000_000 }, (_request, reply) => reply.code(403).send({}));
     fastify.get("/stream", (request, reply) => serveLive(request, reply, { live, topics: ["all"], owner: "somebody" }));
   },
 });

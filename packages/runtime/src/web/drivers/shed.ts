@@ -12,7 +12,7 @@ export interface ShedOptions {
   readonly random: Random;
   /** Lateness of the event loop that is still fine; default 100 ms. */
   readonly loopLatenessMsMax?: number;
-  /** How long a request may wait for those before it while the process is saturated; default three times `loopLatenessMsMax`. */
+  /** How long a request may wait for those before it while the process is saturated; default one and a half times `loopLatenessMsMax`. */
   readonly waitMsMax?: number;
   /** Fewer requests are no overload, however late the loop is: something else has the machine. Default 16. */
   readonly requestsMin?: number;
@@ -42,7 +42,7 @@ const retryAfterSecondsMax = 3;
 /** Starts watching. */
 export function createShedder(options: ShedOptions): Shedder {
   const { clock, random, loopLatenessMsMax = 100, requestsMin = 16, isPressed, tickMs = 50 } = options;
-  const { waitMsMax = 3 * loopLatenessMsMax } = options;
+  const { waitMsMax = 1.5 * loopLatenessMsMax } = options;
   const gate = new OverloadGate({ latenessMsMax: loopLatenessMsMax, waitMsMax, requestsMin });
   let underWay = 0;
   let finished = 0;
