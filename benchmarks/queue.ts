@@ -1,5 +1,5 @@
 /**
- * The job table beside graphile-worker, pg-boss and BullMQ, in one run on one machine: jobs a second, time from adding a job
+ * The job table, alone and with RabbitMQ and Kafka to carry its messages, beside graphile-worker, pg-boss and BullMQ, in one run on one machine: jobs a second, time from adding a job
  * to its handler's first line; the same with a million jobs of another handler waiting; and once more while a transaction
  * stays open, so that PostgreSQL can remove no dead row.
  *
@@ -15,8 +15,13 @@ import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { startTestKafka, whyNoKafka } from "@rungs/contract/test-kafka";
+import { startTestRabbitmq } from "@rungs/contract/test-rabbitmq";
 import pg from "pg";
 import { startEmbeddedPostgres } from "rungs/database/embedded";
+import type { Broker } from "rungs/queue";
+import { kafkaBroker } from "rungs/queue/kafka";
+import { rabbitmqBroker } from "rungs/queue/rabbitmq";
 import {
   bullJobs,
   concurrency,
@@ -66,11 +71,32 @@ async function main(): Promise<void> {
     ["pgboss", pgBossJobs],
   ];
   for (const [name, open] of systems) {
-    if (values.only === undefined || values.only === name) await measure(await open(await createDatabase(name)));
+    if (isWanted(name)) await measure(await open(await createDatabase(name)));
   }
+  if (isWanted("rabbitmq"))
+    await measureBroker("rabbitmq", await startTestRabbitmq(), (url) => rabbitmqBroker({ url }));
+  const kafkaMissing = whyNoKafka();
+  if (kafkaMissing !== undefined) print(`rungs, Kafka     not run: ${kafkaMissing}`);
+  else if (isWanted("kafka")) await measureBroker("kafka", await startTestKafka(), (url) => kafkaBroker({ url }));
   if (redis === undefined)
     print("bullmq            not run: no redis-server on this machine (apt-get install redis-server)");
-  else if (values.only === undefined || values.only === "bullmq") await measure(await bullJobs(redis.port));
+  else if (isWanted("bullmq")) await measure(await bullJobs(redis.port));
+}
+
+function isWanted(name: string): boolean {
+  return values.only === undefined || values.only === name;
+}
+
+async function measureBroker(
+  name: string,
+  server: { readonly url: string; stop(): Promise<void> },
+  open: (url: string) => Broker,
+): Promise<void> {
+  try {
+    await measure(await rungsJobs(await createDatabase(name), open(server.url)));
+  } finally {
+    await server.stop();
+  }
 }
 
 async function measure(system: JobSystem): Promise<void> {

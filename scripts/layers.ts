@@ -8,9 +8,9 @@ import { fileURLToPath } from "node:url";
 import { cruise, type ICruiseResult } from "dependency-cruiser";
 
 const modulesMin = 50;
-const tiers = "session|cache|cdn|database|queue|dns|web|monitor|media|storage|idempotency|live";
+const tiers = "session|cache|call|cdn|database|queue|dns|web|monitor|media|storage|idempotency|live";
 const clients =
-  "pg|redis|ioredis|rabbitmq-client|fastify|lru-cache|prom-client|undici|@node-rs/argon2|sharp|@fastify/multipart|aws4fetch|file-type";
+  "pg|redis|ioredis|rabbitmq-client|@platformatic/kafka|fastify|lru-cache|prom-client|undici|@node-rs/argon2|sharp|@fastify/multipart|aws4fetch|file-type";
 const src = "^packages/runtime/src";
 
 /** The rules; `severity` is always error. Exported so that a test can plant violations against each. */

@@ -1,4 +1,4 @@
-/** Four ways to run jobs, behind one small interface: Rungs' job table, graphile-worker, pg-boss and BullMQ. */
+/** Ways to run jobs, behind one small interface: Rungs' job table, alone and before a broker, graphile-worker, pg-boss and BullMQ. */
 
 import { Queue, Worker } from "bullmq";
 import { Logger as GraphileLogger, makeWorkerUtils, run as runGraphile } from "graphile-worker";
@@ -8,7 +8,7 @@ import { PgBoss } from "pg-boss";
 import { type Logger, systemClock, systemRandom } from "rungs";
 import { initialPlacement, migrate, type ShardConnection, shardedDatabase, tableRegistry } from "rungs/database";
 import { openPostgres } from "rungs/database/postgres";
-import { defineEvent, handle, postgresQueue, queueMigrations, type RunningQueue } from "rungs/queue";
+import { type Broker, defineEvent, handle, postgresQueue, queueMigrations, type RunningQueue } from "rungs/queue";
 import { z } from "zod";
 
 /** What a job carries: its number, and when adding it began, on this process's monotonic clock. */
@@ -37,8 +37,8 @@ const silentLogger: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 /** Jobs handled at the same time, in every system. */
 export const concurrency = 20;
 
-/** Rungs on a database of its own. */
-export async function rungsJobs(url: string): Promise<JobSystem> {
+/** Rungs on a database of its own, with the broker that carries its messages if one does. */
+export async function rungsJobs(url: string, broker?: Broker): Promise<JobSystem> {
   const shard: ShardConnection = openPostgres({ name: "shard 0", address: { url } });
   await migrate({
     db: shard.kysely,
@@ -51,6 +51,7 @@ export async function rungsJobs(url: string): Promise<JobSystem> {
   const [run, wait] = [defineEvent("bench.run", schema), defineEvent("bench.wait", schema)];
   let handler: (payload: Payload) => Promise<void> = async () => {};
   const queue = postgresQueue<undefined>({
+    ...(broker === undefined ? {} : { broker }),
     handlers: [
       { ...handle(run, ({ payload }) => handler(payload), { concurrency }), name: "bench.run" },
       { ...handle(wait, async () => {}), name: "bench.wait" },
@@ -67,7 +68,7 @@ export async function rungsJobs(url: string): Promise<JobSystem> {
   const home = db.for("0190c7a0-0000-7000-8000-000000000001");
   let running: RunningQueue | undefined;
   return {
-    name: "rungs",
+    name: broker === undefined ? "rungs" : `rungs, ${broker.name}`,
     database: url,
     add: (payload) => home.transaction(async (tx) => tx.publish(run, payload)),
     addMany: (payloads, kind) =>
@@ -82,7 +83,10 @@ export async function rungsJobs(url: string): Promise<JobSystem> {
     async stopWorker() {
       await running?.stop();
     },
-    close: () => db.close(),
+    async close() {
+      await broker?.close();
+      await db.close();
+    },
   };
 }
 

@@ -73,12 +73,14 @@ export async function startStack(options: {
   readonly databaseUrl?: string;
   readonly folder?: string;
   readonly cache?: "on" | "off";
+  /** Folder of the app; default Conduit's. */
+  readonly app?: string;
 }): Promise<StartedStack> {
   const folder = options.folder ?? (await benchFolder());
   const { DATABASE_URL: _, REDIS_URL: __, npm_command: ___, ...environment } = process.env;
   const since = performance.now();
   const launcher = spawn(process.execPath, [bin, "up", "--json", "--port", "0", "--dir", folder, ...options.flags], {
-    cwd: conduit,
+    cwd: options.app ?? conduit,
     stdio: ["ignore", "pipe", "inherit"],
     env: {
       ...environment,

@@ -14,8 +14,10 @@ import { createLiveFeed } from "./notifications/live-feed.ts";
 import { notificationHandlers, notificationSchedules } from "./notifications/notification-handlers.ts";
 import { createNotifications, type NotificationCentre } from "./notifications/notifications.ts";
 import { userTopic } from "./notifications/topics.ts";
+import { calledTips } from "./payments/called-tips.ts";
 import { paymentHandlers, paymentSchedules } from "./payments/payment-handlers.ts";
 import { paymentsOf } from "./payments/payments.ts";
+import { servedPayments } from "./payments/served-payments.ts";
 import { paymentWebhook } from "./payments/webhook.ts";
 import type { Tables } from "./schema.ts";
 import { createSignIn } from "./sign-in.ts";
@@ -63,6 +65,7 @@ const payments = defineService<Tables>("payments", {
   migrations: new URL("./payments/migrations/", import.meta.url),
   on: paymentHandlers,
   schedules: paymentSchedules,
+  methods: servedPayments,
   routes: (fastify, context) => {
     const { provider } = paymentsOf(context);
     if (provider === undefined) return;
@@ -120,7 +123,7 @@ export function createConduit(context: ServiceContext<Tables>): ConduitParts {
     articles: articleOperations,
     comments: createComments({ db, articles: articleOperations, clock }),
     notifications: createNotifications(context),
-    tips: paymentsOf(context).tips,
+    tips: calledTips(context),
     uploads: createUploads(context),
   };
 }

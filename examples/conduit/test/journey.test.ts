@@ -10,7 +10,7 @@ describe.each(
       { shards: 3, cache: "on" },
       { shards: 3, cache: "off" },
     ],
-    { rungMax: 4 },
+    { rungs: [2, 4, 5] },
   ),
 )("at $title", (target) => {
   const { shards, processes } = target;

@@ -13,10 +13,13 @@ import { type OwnFfmpeg, ownFfmpeg, picture, untilState, upload, video } from ".
 import { type ConduitAtRung, metricSum, startConduitAt, targets } from "./support/rungs.ts";
 
 describe.each(
-  targets([
-    { shards: 1, cache: "on" },
-    { shards: 3, cache: "on" },
-  ]),
+  targets(
+    [
+      { shards: 1, cache: "on" },
+      { shards: 3, cache: "on" },
+    ],
+    { rungs: [2, 5] },
+  ),
 )("uploads at $title", (target) => {
   let conduit: ConduitAtRung;
   let ffmpeg: OwnFfmpeg;

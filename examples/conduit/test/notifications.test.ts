@@ -14,10 +14,13 @@ import { type ConduitAtRung, openStreams, startConduitAt, targets } from "./supp
 const wait = { timeout: 10_000, interval: 20 };
 
 describe.each(
-  targets([
-    { shards: 1, cache: "on" },
-    { shards: 3, cache: "on" },
-  ]),
+  targets(
+    [
+      { shards: 1, cache: "on" },
+      { shards: 3, cache: "on" },
+    ],
+    { rungs: [2, 5] },
+  ),
 )("at $title", (target) => {
   let conduit: ConduitAtRung;
   let count = 0;

@@ -15,6 +15,7 @@ export {
   type EffectTables,
   effectTablesSql,
   type QueueUnderTest,
+  until,
   type WorkerOptions,
 } from "./queue-contract/harness.ts";
 

@@ -57,6 +57,7 @@ export function problemOf(error: unknown): Problem {
 
 function codeOfTold({ code }: ToldError): number {
   if (code === "FAILED") return exitCode.failed;
+  if (code === "NOT_FOUND") return exitCode.notFound;
   return code.startsWith("CONFIG") ? exitCode.usage : exitCode.unavailable;
 }
 

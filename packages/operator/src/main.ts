@@ -29,6 +29,7 @@ const root: Command = {
     jobs: async () => (await import("./commands/jobs.ts")).jobs,
     cache: async () => (await import("./commands/cache.ts")).cache,
     cdn: async () => (await import("./commands/cdn.ts")).cdn,
+    dns: async () => (await import("./commands/dns.ts")).dns,
   },
 };
 

@@ -12,13 +12,13 @@ import { parse } from "yaml";
 import { scramVerifier } from "../src/stack/app-database.ts";
 import { databaseRouterConfig, databaseRouterState, type RoutedShard } from "../src/stack/database-router-config.ts";
 import { etcdConfig } from "../src/stack/etcd.ts";
+import { findProgram } from "../src/stack/find-program.ts";
 import {
   type PatroniCluster,
   type PatroniMember,
   patroniConfig,
   type Replication,
 } from "../src/stack/patroni-config.ts";
-import { findProgram } from "../src/stack/programs.ts";
 import { planStack, shardAddresses } from "../src/stack/stack-plan.ts";
 import { watchSilence } from "../src/stack/watch-silence.ts";
 import { until } from "./support/orders.ts";
@@ -199,14 +199,14 @@ describe("servers of the operator's", () => {
       RUNGS_SHARD_0_FOLLOWER_2_URL: "postgres://two/a",
       RUNGS_SHARD_1_URL: "postgres://other/a",
     });
-    expect(followersIn(plan.webTopology(3_000))).toEqual([2, 0]);
+    expect(followersIn(plan.processTopology({ group: "web", port: 3_000 }))).toEqual([2, 0]);
   });
 
   it("are started here where none is named: three a shard, each of them a follower for reads", () => {
     const { topology, plan } = planned({}, { shards: "2" });
     expect(plan).toMatchObject({ clusters: 2, embedded: 0, rung: 4, replication: "synchronous" });
     expect(shardAddresses(topology, {})).toEqual({});
-    expect(followersIn(plan.webTopology(3_000))).toEqual([3, 3]);
+    expect(followersIn(plan.processTopology({ group: "web", port: 3_000 }))).toEqual([3, 3]);
     expect(plan.programs.map(({ name }) => name)).toEqual(
       expect.arrayContaining(["PostgreSQL 15 or newer", "patroni", "etcd", "haproxy"]),
     );

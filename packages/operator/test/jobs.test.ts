@@ -39,7 +39,7 @@ describe("rungs jobs", () => {
       handlers: [
         {
           ...{ handler: "orders.ship", ready: 9, running: 0, waiting: 0, scheduled: 1, retrying: 0, dead: 0 },
-          ...{ oldestReadyAgeMs: age, oldestDeadAgeMs: null },
+          ...{ isPaused: false, oldestReadyAgeMs: age, oldestDeadAgeMs: null },
         },
       ],
     });
@@ -160,6 +160,57 @@ describe("rungs jobs", () => {
     expect(await json()).toEqual({ handlers: [] });
   });
 
+  it("pauses a handler and lets it go on, and tells which name may have been meant", async () => {
+    expect(await json("pause", "orders.ship")).toEqual({ handler: "orders.ship", isPaused: true, wasChanged: true });
+    expect((await jobs("pause", "orders.ship")).stdout).toBe("orders.ship was paused already.\n");
+    const { stdout } = await jobs();
+    expect(stdout).toMatch(/\norders\.ship \(paused\) +0 /);
+    expect(stdout).toMatch(/\nPaused handlers go on after: rungs jobs resume orders\.ship\n$/);
+    expect(await counts()).toMatchObject({ handler: "orders.ship", isPaused: true, ready: 0 });
+    const mistyped = await jobs("resume", "orders.shpi");
+    expect(mistyped).toMatchObject({ code: 3, stdout: "" });
+    expect(mistyped.stderr).toContain("Did you mean orders.ship?");
+    expect((await jobs("pause")).code).toBe(2);
+    expect((await jobs("resume", "orders.ship")).stdout).toBe("orders.ship goes on.\n");
+    expect(await json("resume", "orders.ship")).toEqual({ handler: "orders.ship", isPaused: false, wasChanged: false });
+    expect(await json()).toEqual({ handlers: [] });
+  });
+
+  it("refuses a replay where messages are forgotten once they are done, and times that are none", async () => {
+    const refused = await rungs(["jobs", "replay", "orders.ship", "--from", "2h", "--json"], {
+      environment: orders.environment,
+    });
+    expect(refused.code).toBe(2);
+    const { error } = JSON.parse(refused.stderr);
+    expect(error).toMatchObject({ code: "CAPABILITY_MISSING", message: expect.stringContaining("Kafka") });
+    for (const from of ["yesterday", "2h ago", "3000-01-01", "2026-13-01"]) {
+      const { code, stderr } = await jobs("replay", "orders.ship", "--from", from);
+      expect({ code, from, stderr }).toEqual({ code: 2, from, stderr: expect.stringContaining("--from") });
+    }
+  });
+
+  it("works on the other shards while one is down, and says which is missing", async () => {
+    await orders.sql(`insert into rungs_dead_jobs (job_id, handler, event, payload, priority, published_at, attempts, steps)
+      values (gen_random_uuid(), 'old.handler', 'old.event', '{}', 1, now(), 3, '{}')`);
+    const [first] = (orders.environment["DATABASE_URL"] as string).split(",");
+    const environment = { DATABASE_URL: `${first},postgres://rungs:x@127.0.0.1:1/nobody` };
+    const without = (...args: string[]) => rungs(["jobs", ...args], { environment });
+    const missing = [{ name: "shard 1", reason: expect.stringContaining("shard 1") }];
+    const told = await without();
+    expect(told.code).toBe(0);
+    expect(told.stdout).toMatch(/\nold\.handler +0 /);
+    expect(told.stderr).toMatch(/^Without shard 1, which is missing here: /);
+    expect(JSON.parse((await without("--json")).stdout)).toMatchObject({ handlers: [{ dead: 1 }], missing });
+    const page = JSON.parse((await without("dead", "--json")).stdout);
+    expect(page).toMatchObject({ jobs: [{ shard: "shard 0" }], next: null, missing });
+    const nowhere = await without("show", "0190c7a0-0000-7000-8000-00000000abcd");
+    expect(nowhere).toMatchObject({ code: 3, stderr: expect.stringContaining("shard 1, which did not answer") });
+    const dropped = JSON.parse((await without("drop", page.jobs[0].id, "--json")).stdout);
+    expect(dropped).toMatchObject({ dropped: 1, missing });
+    const homeless = { DATABASE_URL: "postgres://rungs:x@127.0.0.1:1/nobody" };
+    expect((await rungs(["jobs"], { environment: homeless })).code).toBe(4);
+  });
+
   it("counts again and again with --watch, one line of JSON a time, until its bound or a signal", async () => {
     const bounded = await jobs("--watch", "--times", "2", "--json");
     expect(bounded.stdout).toBe('{"handlers":[]}\n{"handlers":[]}\n');
@@ -193,7 +244,7 @@ describe("rungs jobs", () => {
   it("writes nothing to a database by looking", async () => {
     const changes = () =>
       orders.sql(`select relname, n_tup_ins, n_tup_upd, n_tup_del from pg_stat_user_tables
-        where relname <> 'rungs_workers' order by relname`);
+        where relname not in ('rungs_workers', 'rungs_handler_load', 'rungs_load_turns') order by relname`);
     await orders.sql(`insert into rungs_dead_jobs (job_id, handler, event, payload, priority, published_at, attempts, steps)
       values (gen_random_uuid(), 'old.handler', 'old.event', '{}', 1, now(), 3, '{}')`);
     await orders.sql("select pg_stat_force_next_flush()");

@@ -146,16 +146,21 @@ describe("the plan of an app", () => {
   it("starts a Redis unless the operator has one, and gives web processes references, not secrets", async () => {
     await writeFile(join(folder, "app.ts"), "");
     const own = await planned({});
-    expect(own).toMatchObject({ rung: 2, processes: 4, balancer: "nginx", hasRedis: true, embedded: 1 });
+    expect(own).toMatchObject({ rung: 2, balancer: "nginx", hasRedis: true, embedded: 1, places: 12 });
+    expect(own.groups).toMatchObject([{ name: "web", processes: 4, places: 12, isRouted: true }]);
     const given = await planned({}, { REDIS_URL: "redis://:hush@10.0.0.1:6379" });
     expect(given.hasRedis).toBe(false);
-    const web = given.webTopology(21_000);
+    const web = given.processTopology({ group: "web", port: 21_000 });
     expect(web.web).toMatchObject({ host: "127.0.0.1", port: 21_000, processes: 1, trustProxy: ["loopback"] });
     expect(JSON.stringify(web)).not.toContain("hush");
   });
 
-  it("refuses a rung that nothing carries out yet", async () => {
+  it("refuses what nothing carries out yet", async () => {
     await writeFile(join(folder, "app.ts"), "");
-    await expect(planned({}, {}, "5")).rejects.toThrow("queue.url");
+    await writeFile(join(folder, "package.json"), "{}");
+    const content = { regions: { eu: { addresses: ["192.0.2.1"] } } };
+    const { topology } = resolveTopology({ file: { name: "f", content } });
+    const app = await readAppPackage(folder);
+    expect(() => planStack({ topology, app, folder, environment: {} })).toThrow("regions");
   });
 });

@@ -112,7 +112,10 @@ describe("rungs up --dry-run", () => {
   it.each([
     [["up", "--processes", "0"], "--processes"],
     [["up", "--balancer", "ngnix"], "did you mean nginx?"],
-    [["up", "--rung", "5", "--port", "0"], "Not in this version of Rungs yet"],
+    [["up", "--rung", "4", "--queue", "kafka"], "--rung 5"],
+    [["up", "--rung", "5", "--queue", "kafak"], "did you mean kafka?"],
+    [["up", "--workers", "0"], "services.workers.processes: expected an integer from 1 to 256"],
+    [["up", "--group", "workers"], "Unknown flag --group"],
     [["up", "--rung", "3", "--replication", "strict"], "--rung 4"],
     [["up", "--rung", "4", "--replication", "none"], "expected one of synchronous, strict, asynchronous"],
     [["switchover", "first"], "rungs switchover 0"],

@@ -10,29 +10,34 @@ import { fastifyCachePolicy } from "./cdn/drivers/fastify-cache-policy.ts";
 import type { Purger } from "./cdn/index.ts";
 import { directory, onLeaders } from "./database/index.ts";
 import { sweepIdempotencyKeys } from "./idempotency/index.ts";
+import { joinedMarks } from "./joined-reads.ts";
 import { systemClock } from "./kernel/clock.ts";
 import { createLifecycle, type Lifecycle } from "./kernel/lifecycle.ts";
 import { systemRandom } from "./kernel/random.ts";
 import { createLive } from "./live/index.ts";
 import { createMetrics, type Metrics } from "./monitor/index.ts";
 import { openCache } from "./open-cache.ts";
+import { openCalls } from "./open-calls.ts";
 import { openCdn } from "./open-cdn.ts";
 import { type OpenDatabases, openDatabases, type StartOptions } from "./open-databases.ts";
 import { limitRequests, openSharedState, showRedis } from "./open-shared-state.ts";
 import { answerOperator } from "./operations.ts";
 import { type ReadFloors, readFloors } from "./read-floors.ts";
 import { readUnits } from "./read-units.ts";
+import { routeList } from "./route-list.ts";
 import type { AppDefinition, ServiceContext } from "./service.ts";
 import { readSigningKey } from "./session/drivers/database-signing-key.ts";
 import { beginSessionReads, settleSessionReads } from "./session/drivers/fastify-session-reads.ts";
 import { fastifySessions } from "./session/drivers/fastify-sessions.ts";
 import { createLoginThrottle, createPasswords, createSessions, seenSigner, sessionReads } from "./session/index.ts";
 import {
+  showBacklog,
   showCache,
   showDatabases,
   showLive,
   showPurges,
   showQueue,
+  showRelays,
   showReplication,
   showSessionReads,
   showShards,
@@ -41,7 +46,7 @@ import {
 import { diskObjects } from "./storage/drivers/disk-objects.ts";
 import { s3Objects } from "./storage/drivers/s3-objects.ts";
 import { createPathSigner, type ObjectStore } from "./storage/index.ts";
-import { refuseUnsupported, type Topology } from "./topology/index.ts";
+import { processWork, refuseUnsupported, type Topology } from "./topology/index.ts";
 import { openAssets } from "./web/assets.ts";
 import { serveAssets } from "./web/drivers/fastify-assets.ts";
 import { createWebServer } from "./web/drivers/fastify-web.ts";
@@ -83,6 +88,10 @@ async function start<T>(
 ): Promise<RunningApp<T>> {
   const { topology, log } = options;
   refuseUnsupported(topology);
+  const work = processWork(
+    topology,
+    definition.services.map(({ name }) => name),
+  );
   // The cache needs what the processes share, which needs the databases: they tell it of their commits once it is there.
   const openedLater: { cache?: Cache; purger?: Purger | undefined; floors?: ReadFloors | undefined } = {};
   const databases = await openDatabases(definition, options, lifecycle, async (tags, shard) => {
@@ -113,13 +122,18 @@ async function start<T>(
           units: readUnits({ limitMs: topology.web.requestTimeoutMs }),
           signer: seenSigner(await readSigningKey({ database: homeLeader, name: "seen" })),
         });
-  const sessions = createSessions({ store: shared.sessions, log, marks: bus, seen: reads });
+  const marks = joinedMarks(bus);
+  const sessions = createSessions({ store: shared.sessions, log, marks, seen: reads });
   const assets = await openAssets({ folders: definition.assets ?? [] });
   const metrics = createMetrics();
   lifecycle.started("metrics", async () => metrics.close());
   showRedis(metrics, shared.redis);
   const live = createLive({ fanOut: shared.fanOut, log });
   showLive(metrics, live);
+  const calls = await openCalls({
+    ...{ definition, topology, home: homeLeader, hasFollowers: floors !== undefined, marks, metrics, log, lifecycle },
+    context: () => context,
+  });
   const directories = new Map<string, ReturnType<typeof directory>>();
   const context: ServiceContext<T> = {
     db,
@@ -131,6 +145,7 @@ async function start<T>(
     live,
     storage: openStorage(options),
     signedPaths: createPathSigner({ keys: [await readSigningKey({ database: homeLeader, name: "paths" })] }),
+    call: calls.call,
     directory(space) {
       const opened = directories.get(space) ?? directory({ home: db.home as never, space });
       directories.set(space, opened);
@@ -164,18 +179,29 @@ async function start<T>(
     ],
     ...(definition.answerError === undefined ? {} : { answerError: definition.answerError }),
   });
-  const queue = await databases.queue.start({ shards: databases.shards, home, context, log });
+  const queue = await databases.queue.start({
+    ...{ shards: databases.shards, home, context, log, only: handlersOf(definition, work.handlers) },
+    relay: { bytesMax: topology.queue.outboxBytesMax },
+  });
   lifecycle.started("queue", () => queue.stop(), 15_000);
   showQueue(metrics, queue);
+  showBacklog(metrics, queue, topology.group);
+  showRelays(metrics, queue);
   if (reads !== undefined) beginSessionReads(web.fastify, { reads });
   const userOf = async (request: FastifyRequest) => (await request.session())?.userId ?? undefined;
   limitRequests(web.fastify, { limits: topology.web.limits, rates: shared.rates, userOf, log, metrics });
+  calls.serve(web.fastify);
   fastifyCachePolicy(web.fastify, { cdn });
   fastifySessions(web.fastify, { sessions });
   if (reads !== undefined) settleSessionReads(web.fastify, { sessions });
   serveAssets(web.fastify, assets);
+  const routes = routeList();
   for (const service of definition.services) {
-    await web.fastify.register(async (scope) => service.routes?.(scope, context));
+    if (!work.routes.includes(service.name)) continue;
+    await web.fastify.register(async (scope) => {
+      routes.watch(scope, service.name);
+      await service.routes?.(scope, context);
+    });
   }
   lifecycle.started("web", () => web.close(), 15_000);
   // Before the web server, which would wait for the streams as for any request under way.
@@ -195,9 +221,16 @@ async function start<T>(
     address,
     dataDirectories: databases.dataDirectories,
     context,
-    answerOperator: (question) => answerOperator(question, { cache, bus }),
+    answerOperator: (question) => answerOperator(question, { cache, bus, routes, queue }),
     stop: () => lifecycle.stop(),
   };
+}
+
+/** Names of the handlers of these services, as stored messages carry them. */
+function handlersOf<T>({ services }: AppDefinition<T>, names: readonly string[]): string[] {
+  return services
+    .filter(({ name }) => names.includes(name))
+    .flatMap(({ name, on = {} }) => Object.keys(on).map((handler) => `${name}.${handler}`));
 }
 
 /** Undefined where no shard has followers: then reads need no bound, and nothing of this costs anything. */

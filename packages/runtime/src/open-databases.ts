@@ -28,6 +28,7 @@ import { idempotencyMigrations } from "./idempotency/index.ts";
 import { systemClock } from "./kernel/clock.ts";
 import type { Lifecycle } from "./kernel/lifecycle.ts";
 import { systemRandom } from "./kernel/random.ts";
+import { openBroker } from "./open-broker.ts";
 import { placeShards } from "./open-placement.ts";
 import { type PostgresQueue, postgresQueue, queueMigrations } from "./queue/index.ts";
 import type { AppDefinition, ServiceContext } from "./service.ts";
@@ -95,7 +96,10 @@ export async function openDatabases<T>(
     ...{ topology, addresses, shards, replicated, tables, log, lifecycle },
     migrate: migrateOne,
   });
+  const broker = openBroker(topology, options.environment ?? process.env, log);
+  if (broker !== undefined) lifecycle.started("broker", () => broker.close(), 5_000);
   const queue = postgresQueue<ServiceContext<T>>({
+    ...(broker === undefined ? {} : { broker, partitions: topology.queue.partitions }),
     handlers: named(definition, (service) => service.on).map(({ name, value }) => ({ ...value, name })),
     schedules: named(definition, (service) => service.schedules).map(({ name, value }) => ({ name, schedule: value })),
     clock: systemClock,

@@ -13,10 +13,14 @@ import {
   keyTag,
 } from "./cache/index.ts";
 import { ConfigError } from "./kernel/errors.ts";
+import type { BrokerBacklog, RunningQueue } from "./queue/index.ts";
+import type { RouteList, ServiceRoute } from "./route-list.ts";
 
 const word = z.string().min(1).max(10_000);
 
 const question = z.discriminatedUnion("about", [
+  z.strictObject({ about: z.literal("routes") }),
+  z.strictObject({ about: z.literal("queue.backlog") }),
   z.strictObject({ about: z.literal("cache.figures") }),
   z.strictObject({ about: z.literal("cache.inspect"), key: word }),
   z.strictObject({ about: z.literal("cache.top"), keysMax: z.int().min(1).max(256) }),
@@ -40,6 +44,10 @@ export interface CacheFigures {
 
 /** Answers by what was asked about. */
 export interface OperatorAnswers {
+  /** Those that this process serves. */
+  readonly routes: readonly ServiceRoute[];
+  /** What waits in the broker for the handlers of this process. */
+  readonly "queue.backlog": readonly BrokerBacklog[];
   readonly "cache.figures": CacheFigures;
   readonly "cache.inspect": KeyInspection;
   readonly "cache.top": HottestKeys;
@@ -48,11 +56,21 @@ export interface OperatorAnswers {
 
 /**
  * Answers one question of the operator. Raises `CONFIG_INVALID` for one it does not know, and `CACHE_INVALIDATION_DELAYED` for a
- * purge that the other processes cannot be told of yet.
+ * purge that the other processes cannot be told of yet, and `BROKER_UNREACHABLE`.
  */
 export async function answerOperator(
   asked: unknown,
-  { cache, bus }: { readonly cache: Cache; readonly bus: InvalidationBus | undefined },
+  {
+    cache,
+    bus,
+    routes,
+    queue,
+  }: {
+    readonly cache: Cache;
+    readonly bus: InvalidationBus | undefined;
+    readonly routes: RouteList;
+    readonly queue: RunningQueue;
+  },
 ): Promise<OperatorAnswers[OperatorQuestion["about"]]> {
   const parsed = question.safeParse(asked);
   if (!parsed.success) {
@@ -63,6 +81,10 @@ export async function answerOperator(
   }
   const { data } = parsed;
   switch (data.about) {
+    case "routes":
+      return routes.all();
+    case "queue.backlog":
+      return queue.backlog();
     case "cache.figures":
       return { isOff: cache.isOff, cache: cache.stats(), bus: bus?.stats() ?? null };
     case "cache.inspect":

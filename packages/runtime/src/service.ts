@@ -1,6 +1,7 @@
 /** What the developer of an app declares: services and the app that joins them. Data and functions only; nothing runs here. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Cache } from "./cache/index.ts";
+import type { Call, ServedMethod } from "./call/index.ts";
 import type { Database, Directory, NamedMigration, TableDeclaration } from "./database/index.ts";
 import type { Clock } from "./kernel/clock.ts";
 import { ConfigError } from "./kernel/errors.ts";
@@ -28,6 +29,8 @@ export interface ServiceContext<T> {
   readonly storage: ObjectStore;
   /** Addresses of private files, for those who may see them to hold; all processes know each other's. */
   readonly signedPaths: PathSigner;
+  /** Calls a method of a service, in this process or wherever it runs. */
+  readonly call: Call;
   /** Opens a name space whose names are unique over all shards. One object a space. */
   directory(space: string): Directory;
   /** Where the app's own settings and secrets are read from; the process's environment unless the start was given another. */
@@ -48,6 +51,8 @@ export interface ServiceDefinition<T> {
    * when none is waiting.
    */
   readonly on?: Readonly<Record<string, Handler<ServiceContext<T>>>>;
+  /** What it answers when other services call; each declared as "service.method", see `rungs/call`. */
+  readonly methods?: readonly ServedMethod<ServiceContext<T>>[];
   /** Messages published again and again, by name. */
   readonly schedules?: Readonly<Record<string, Schedule>>;
   /** Registers its routes on Fastify; called once, before the server listens. */

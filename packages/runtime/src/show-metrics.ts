@@ -161,6 +161,76 @@ export function showQueue(metrics: Metrics, queue: RunningQueue): void {
   });
 }
 
+/**
+ * What this process's handlers have to do in all processes together; the same in each of them. `group`: the group of processes that it
+ * belongs to, if the app has some.
+ */
+export function showBacklog(metrics: Metrics, queue: RunningQueue, group: string | undefined): void {
+  metrics.registerGauge({
+    name: "queue_backlog",
+    help: "Messages of each handler that are due and not done: in outboxes, broker and job tables; an estimate above 1,000.",
+    labelNames: ["handler"],
+    read: () => queue.load().handlers.map(({ handler, waiting }) => ({ labels: { handler }, value: waiting })),
+  });
+  metrics.registerGauge({
+    name: "queue_load",
+    help: "Of each handler: age of the oldest due message, ms a try takes and ms to work off what waits, as far as known; messages that come and are done a second, averaged over half a minute; 1 while it is paused.",
+    labelNames: ["handler", "kind"],
+    read: () => {
+      const paused = queue.paused();
+      return queue.load().handlers.flatMap(({ handler, oldestAgeMs, msPerTry, drainMs, arrivalsPerS, donePerS }) =>
+        Object.entries({
+          oldestAgeMs,
+          msPerTry,
+          drainMs,
+          arrivalsPerS,
+          donePerS,
+          paused: Number(paused.includes(handler)),
+        })
+          .filter((entry): entry is [string, number] => entry[1] !== null)
+          .map(([kind, value]) => ({ labels: { handler, kind }, value })),
+      );
+    },
+  });
+  metrics.registerGauge({
+    name: "queue_wanted_processes",
+    help: "How many processes with these handlers what comes and what waits would take; see docs/operating/jobs.md.",
+    labelNames: ["group"],
+    read: () => {
+      const { wantedProcesses } = queue.load();
+      return wantedProcesses === undefined ? [] : [{ labels: { group: group ?? "app" }, value: wantedProcesses }];
+    },
+  });
+}
+
+/** Nothing without a broker. */
+export function showRelays(metrics: Metrics, queue: RunningQueue): void {
+  if (queue.relays().length === 0) return;
+  metrics.registerGauge({
+    name: "queue_relay",
+    help: "Of each shard's relay in this process: whether it is active; messages published and their ms on the way; failed batches.",
+    labelNames: ["shard", "kind"],
+    read: () =>
+      queue.relays().flatMap(({ shard, isActive, published, batches, failures, delayMs }) =>
+        Object.entries({ active: Number(isActive), published, batches, failures, delayMs }).map(([kind, value]) => ({
+          labels: { shard, kind },
+          value,
+        })),
+      ),
+  });
+  metrics.registerGauge({
+    name: "queue_outbox",
+    help: "What waits in each shard for the broker: messages, bytes, size on disk, age of the oldest in ms, 1 when publishing is refused.",
+    labelNames: ["shard", "kind"],
+    read: () =>
+      queue
+        .relays()
+        .flatMap(({ shard, outbox }) =>
+          Object.entries(outbox ?? {}).map(([kind, value]) => ({ labels: { shard, kind }, value: Number(value) })),
+        ),
+  });
+}
+
 export function showLive(metrics: Metrics, live: Live): void {
   metrics.registerGauge({
     name: "live",

@@ -25,7 +25,7 @@ const readyWithinMs = 90_000;
 export interface Target {
   /** For the names of tests. */
   readonly title: string;
-  readonly rung: 1 | 2 | 4;
+  readonly rung: 1 | 2 | 4 | 5;
   readonly shards: number;
   readonly cache: "on" | "off";
   /** Web processes that answer requests. */
@@ -42,22 +42,24 @@ const above: readonly Target[] = [
     title: `rung 4: 2 processes, ${shardsAtRung4} shard${shardsAtRung4 === 1 ? "" : "s"} with followers`,
     ...{ rung: 4, shards: shardsAtRung4, cache: "on", processes: 2 },
   },
+  { title: "rung 5: RabbitMQ, workers, payments apart, 2 shards", rung: 5, shards: 2, cache: "on", processes: 2 },
 ];
 
 /**
- * Rung 1 with each of these settings, and every rung above it once: for `describe.each(...)("... at $title", ...)`.
+ * Rung 1 with each of these settings, and each of the rungs above it once: for `describe.each(...)("... at $title", ...)`.
  *
- * Rung 4 starts six servers of PostgreSQL, so only suites about what is read after what was written go up to it.
+ * Rung 4 starts six servers of PostgreSQL, so only suites about what is read after what was written go up to it; to rung 5 go those
+ * about what is done in the background.
  */
 export function targets(
   atRung1: readonly Pick<Target, "shards" | "cache">[],
-  { rungMax = 2 }: { readonly rungMax?: Target["rung"] } = {},
+  { rungs = [2] }: { readonly rungs?: readonly Target["rung"][] } = {},
 ): readonly Target[] {
   const single = atRung1.map(({ shards, cache }): Target => {
     const title = `rung 1: ${shards} shard${shards === 1 ? "" : "s"}, cache ${cache}`;
     return { title, rung: 1, shards, cache, processes: 1 };
   });
-  return [...single, ...above.filter(({ rung }) => rung <= rungMax)];
+  return [...single, ...above.filter(({ rung }) => rungs.includes(rung))];
 }
 
 /** A web process of a stack. */
@@ -103,8 +105,9 @@ async function startStack(
   // The databases run as another user when the tests run as root.
   await chmod(folder, 0o755);
   const config = join(folder, "settings.json");
-  await writeFile(config, JSON.stringify({ ...settings, web: { ...calmWeb.web, ...settings.web } }));
-  const flags = { rung, port: 0, dir: folder, shards, processes, config };
+  const web = { ...calmWeb.web, ...settings.web };
+  await writeFile(config, JSON.stringify({ ...settings, ...(rung === 5 ? split : {}), web }));
+  const flags = { rung: rung === 5 ? 3 : rung, port: 0, dir: folder, shards, processes, config };
   const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
   const launcher = spawn(process.execPath, [bin, "up", "--json", ...args], {
     cwd: conduitFolder,
@@ -136,9 +139,18 @@ async function startStack(
   }
 }
 
+/**
+ * What rung 5 adds: payments in a process of their own, all other handlers in workers. It is added to rung 3, whose databases are
+ * embedded: servers with followers are rung 4's part.
+ */
+const split = {
+  queue: { url: { env: "QUEUE_URL" } },
+  services: { workers: { processes: 1 }, payments: { processes: 1 } },
+};
+
 /** Servers of the developer's own have no part in tests, and npm's presence none in the launcher's life. */
 function withoutServers(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  const others = /^(?:DATABASE_URL|REDIS_URL|CACHE_URL|SHARD_\d+_\w+|RUNGS_DIR|npm_command)$/;
+  const others = /^(?:DATABASE_URL|REDIS_URL|CACHE_URL|QUEUE_URL|SHARD_\d+_\w+|RUNGS_DIR|npm_command)$/;
   return Object.fromEntries(Object.entries(environment).filter(([name]) => !others.test(name)));
 }
 
@@ -203,7 +215,7 @@ async function joinStack(options: {
   const secret = async (name: string) => (await readFile(join(folder, "secrets", name), "utf8")).trim();
   const redis = async (name: string) => `redis://:${await secret(`${name}-password`)}@127.0.0.1:${ports[name]}`;
   const shard = async (index: number) =>
-    rung < 4
+    rung !== 4
       ? databaseUrl(folder, index)
       : `postgres://app:${await secret("postgres-app-password")}@127.0.0.1:${ports[`shard-${index}-leader`]}/app`;
   const urls = await Promise.all(Array.from({ length: shards }, (_, index) => shard(index)));
@@ -217,6 +229,14 @@ async function joinStack(options: {
         sessions: { url: env("REDIS_URL") },
         database: { shards: urls.map((_, index) => ({ leader: env(`SHARD_${index}`) })) },
         cache: { isEnabled: cache === "on", ...(isCached ? { url: env("CACHE_URL") } : {}) },
+        ...(rung < 5
+          ? {}
+          : {
+              queue: { url: env("QUEUE_URL") },
+              services: { workers: {}, payments: { url: `http://127.0.0.1:${ports["payments-internal"]}` } },
+              // It publishes, and lets the stack's own processes do the work.
+              group: "web",
+            }),
         ...(isCached
           ? {
               cdn: {
@@ -237,6 +257,9 @@ async function joinStack(options: {
       ...environment,
       REDIS_URL: await redis("redis"),
       ...(isCached ? { CACHE_URL: await redis("cache"), RUNGS_PURGE_SECRET: await secret("purge-secret") } : {}),
+      ...(rung < 5
+        ? {}
+        : { QUEUE_URL: `amqp://app:${await secret("rabbitmq-password")}@127.0.0.1:${ports["rabbitmq"]}` }),
       ...Object.fromEntries(urls.map((url, index) => [`SHARD_${index}`, url])),
     },
   });

@@ -3,7 +3,7 @@ import { handle } from "rungs/queue";
 import { describe, expect, it } from "vitest";
 import { ann, type Noted, note, noted, ownerAt, type QueueHarness, until } from "./harness.ts";
 
-export function administrationContract({ withQueue, publish, publishMany, isEmpty }: QueueHarness): void {
+export function administrationContract({ withQueue, publish, publishMany, isEmpty, hasBroker }: QueueHarness): void {
   describe("administration", () => {
     it("counts, lists in pages, shows with redaction, retries and drops", async () => {
       const seen: number[] = [];
@@ -21,7 +21,11 @@ export function administrationContract({ withQueue, publish, publishMany, isEmpt
           }
           await publish(queue, note("a", 99), { delayMs: 3_600_000 });
           await queue.startWorker();
-          await until(async () => (await queue.admin.counts())[0]?.dead === 7);
+          await until(async () => {
+            const [counts] = await queue.admin.counts();
+            // A broker learns a moment later that a dead letter is kept elsewhere.
+            return counts?.dead === 7 && counts.ready === 0;
+          });
           expect((await queue.admin.counts())[0]).toMatchObject({ handler: "work", dead: 7, scheduled: 1, ready: 0 });
 
           const ids = new Set<string>();
@@ -47,7 +51,7 @@ export function administrationContract({ withQueue, publish, publishMany, isEmpt
           await until(() => seen.length === 5);
           expect(await queue.admin.drop({ handler: "work", state: "dead", limit: 100 })).toBe(2);
           expect(await queue.admin.drop({ handler: "work", state: "scheduled", limit: 100 })).toBe(1);
-          expect(await isEmpty(queue)).toBe(true);
+          await until(() => isEmpty(queue));
           await expect(queue.admin.drop({ limit: 5 })).rejects.toMatchObject({ code: "CONFIG_INVALID" });
           await expect(queue.admin.show("x")).rejects.toMatchObject({ code: "CONFIG_INVALID" });
         },
@@ -97,7 +101,7 @@ export function administrationContract({ withQueue, publish, publishMany, isEmpt
           expect(await queue.admin.drop({ handler: "work", state: "ready", limit: 5_200 })).toBe(5_200);
           expect(await count("ready")).toBe(300);
           expect(await queue.admin.drop({ handler: "work", limit: 1_000_000 })).toBe(800);
-          expect(await isEmpty(queue)).toBe(true);
+          await until(() => isEmpty(queue));
         },
       );
     });
@@ -107,9 +111,15 @@ export function administrationContract({ withQueue, publish, publishMany, isEmpt
         () => ({ work: handle(noted, async () => {}) }),
         async (queue) => {
           await publish(queue, note("a", 1));
-          const { claimed } = await queue.startFrozenWorker("work");
+          const { claimed } = await queue.startFrozenWorker("work", 1);
           expect(claimed).toBe(1);
           const { jobs } = await queue.admin.list({ state: "running", limit: 10 });
+          if (hasBroker) {
+            // It is in no job table, so no tool can take it away.
+            expect(jobs).toEqual([]);
+            expect(await queue.admin.drop({ handler: "work", state: "ready", limit: 10 })).toBe(0);
+            return;
+          }
           const ids = jobs.map(({ id }) => id);
           expect(ids).toHaveLength(1);
           expect(await queue.admin.drop({ ids, limit: 10 })).toBe(0);

@@ -60,7 +60,7 @@ export function publishingContract({ withQueue, publish, effects, isEmpty }: Que
           await shard.run(addEffect, note("a", 7), message(2));
           await shard.run(renameEffects, { ownerId: ann, name: "b" }, message(3));
           await until(() => seen.length === 2);
-          expect(seen).toEqual([2, 3]);
+          expect(seen.sort()).toEqual([2, 3]);
         },
       );
     });
@@ -83,8 +83,8 @@ export function publishingContract({ withQueue, publish, effects, isEmpty }: Que
           expect(await rename(2)).toEqual([{ owner: ann, renamed: 7 }]);
           expect(await rename(3)).toEqual([{ owner: ann, renamed: null }]);
           await publish(queue, note("a", 4));
-          await until(() => seen.includes(4));
-          expect(seen).toEqual([2, 4]);
+          await until(() => seen.length >= 2);
+          expect(seen.sort()).toEqual([2, 4]);
           expect((await effects(queue)).map(({ name }) => name)).toEqual(["b"]);
         },
       );

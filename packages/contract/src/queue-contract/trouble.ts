@@ -111,12 +111,15 @@ export function troubleContract({ withQueue, publish, effects, isEmpty, write }:
 
     it("stops by finishing what runs and handing back the rest, which others then run at their first try", async () => {
       const seen: string[] = [];
+      const gate = Promise.withResolvers<void>();
+      let begun = 0;
       await withQueue(
         () => ({
           work: handle(
             noted,
             async ({ payload, attempt }) => {
-              await new Promise((resolve) => setTimeout(resolve, 100));
+              begun++;
+              await gate.promise;
               seen.push(`${payload.number} at ${attempt}`);
             },
             { concurrency: 4 },
@@ -125,11 +128,13 @@ export function troubleContract({ withQueue, publish, effects, isEmpty, write }:
         async (queue) => {
           for (let number = 0; number < 12; number++) await publish(queue, note("a", number));
           const worker = await queue.startWorker();
-          await new Promise((resolve) => setTimeout(resolve, 60));
-          await worker.stop();
+          await until(() => begun === 4);
+          const stopping = worker.stop();
+          gate.resolve();
+          await stopping;
           expect(seen).toHaveLength(4);
-          const [counts] = await queue.admin.counts();
-          expect(counts).toMatchObject({ ready: 8, running: 0 });
+          await until(async () => (await queue.admin.counts())[0]?.ready === 8);
+          expect((await queue.admin.counts())[0]).toMatchObject({ ready: 8, running: 0 });
           await queue.startWorker();
           await until(() => seen.length === 12);
           expect(seen.every((line) => line.endsWith("at 1"))).toBe(true);
@@ -139,9 +144,11 @@ export function troubleContract({ withQueue, publish, effects, isEmpty, write }:
 
     it("breaks off at the end of its grace what does not finish, and hands it back", async () => {
       let isAborted = false;
+      let isBegun = false;
       await withQueue(
         () => ({
           work: handle(noted, async ({ signal }) => {
+            isBegun = true;
             await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
             isAborted = true;
           }),
@@ -149,9 +156,10 @@ export function troubleContract({ withQueue, publish, effects, isEmpty, write }:
         async (queue) => {
           const worker = await queue.startWorker({ graceMs: 50 });
           await publish(queue, note("a", 1));
-          await until(async () => (await queue.admin.counts())[0]?.running === 1);
+          await until(() => isBegun);
           await worker.stop();
           expect(isAborted).toBe(true);
+          await until(async () => (await queue.admin.counts())[0]?.ready === 1);
           expect((await queue.admin.counts())[0]).toMatchObject({ ready: 1, running: 0 });
         },
       );

@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { UnavailableError } from "rungs";
 import type { Command, CommandContext } from "../command.ts";
-import { findProgram } from "../stack/programs.ts";
+import { findProgram } from "../stack/find-program.ts";
 import { varnishFolder } from "../stack/varnish.ts";
 import { cdnFlags, noCdn, stackEdge } from "./cdn/common.ts";
 

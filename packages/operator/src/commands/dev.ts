@@ -68,7 +68,7 @@ function reloader(
       next = undefined;
       const since = performance.now();
       try {
-        await stack.web.restart(() => {});
+        for (const { name } of stack.groups.all) await stack.groups.restart(name, () => {});
         const ms = Math.round(performance.now() - since);
         output.json({ reloaded: true, file, ms });
         output.line(`${file} changed: started again in ${ms} ms`);

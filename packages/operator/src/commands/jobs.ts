@@ -4,7 +4,7 @@ import type { JobCounts } from "rungs/queue";
 import type { Command, CommandContext } from "../command.ts";
 import { counted, duration, type Output, plain } from "../output.ts";
 import { wholeNumber } from "../parse.ts";
-import { jobFlags, withJobs } from "./jobs/common.ts";
+import { jobFlags, missingOf, withJobs } from "./jobs/common.ts";
 
 const watchEveryMs = 2_000;
 /** An hour. */
@@ -30,6 +30,7 @@ export const jobs: Command = {
     ["rungs jobs --watch", "the same, every 2 seconds"],
     ["rungs jobs dead", "the dead letters: jobs that were given up"],
     ["rungs jobs retry --handler media.render --yes", "try the dead letters of one handler again"],
+    ["rungs jobs pause media.render", "begin none of that handler's any more, until it is resumed"],
     ["DATABASE_URL=postgres://user@host/app rungs jobs --json", "of an app on a server, for programs"],
   ],
   commands: {
@@ -38,13 +39,16 @@ export const jobs: Command = {
     show: async () => (await import("./jobs/show.ts")).show,
     retry: async () => (await import("./jobs/change.ts")).retry,
     drop: async () => (await import("./jobs/change.ts")).drop,
+    pause: async () => (await import("./jobs/pause.ts")).pause,
+    resume: async () => (await import("./jobs/pause.ts")).resume,
+    replay: async () => (await import("./jobs/replay.ts")).replay,
   },
   async run(values, context) {
     const times = wholeNumber(values, { name: "times", min: 1, max: timesMax, fallback: timesDefault });
     await withJobs(values, context, async (open) => {
       const count = async () => {
         const handlers = await open.counts();
-        context.output.json({ handlers });
+        context.output.json({ handlers, ...missingOf(open) });
         return handlers;
       };
       if (values.isSet("watch")) await watch(count, times, context);
@@ -59,8 +63,8 @@ async function watch(count: () => Promise<JobCounts[]>, times: number, context: 
     const handlers = await count();
     output.control("\u001B[H\u001B[2J");
     output.line(`${new Date().toISOString()}, every ${watchEveryMs / 1_000} s, Ctrl-C ends it`);
-    // On a terminal one screen is shown: head, remark and this line take four of its rows.
-    show(handlers, output, output.isTerminal ? Math.max(1, output.rows - 4) : handlers.length);
+    // On a terminal one screen is shown: head, remarks and this line take five of its rows.
+    show(handlers, output, output.isTerminal ? Math.max(1, output.rows - 5) : handlers.length);
     if (round + 1 < times) await sleep(watchEveryMs, undefined, { signal });
   }
 }
@@ -79,7 +83,7 @@ function show(handlers: readonly JobCounts[], output: Output, rowsMax = handlers
     rows: handlers
       .slice(0, rowsMax)
       .map((of) => [
-        plain(of.handler),
+        of.isPaused ? `${plain(of.handler)} ${colors.yellow("(paused)")}` : plain(of.handler),
         number(of.ready),
         age(of.oldestReadyAgeMs),
         number(of.running),
@@ -90,6 +94,8 @@ function show(handlers: readonly JobCounts[], output: Output, rowsMax = handlers
         age(of.oldestDeadAgeMs),
       ]),
   });
+  const paused = handlers.filter(({ isPaused }) => isPaused).map((of) => plain(of.handler));
+  if (paused.length > 0) output.line(`Paused handlers go on after: rungs jobs resume ${paused[0]}`);
   const hidden = handlers.length - rowsMax;
   if (hidden > 0) output.line(`and ${counted(hidden, "more handler")}`);
 }

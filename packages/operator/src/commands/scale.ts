@@ -1,4 +1,4 @@
-/** `rungs scale web N`: more or fewer web processes, while requests go on being answered. */
+/** `rungs scale web N`: more or fewer processes of a group, while requests go on being answered. */
 import type { Command } from "../command.ts";
 import { UsageError } from "../exit-code.ts";
 import { askChange } from "../stack/control-client.ts";
@@ -9,9 +9,9 @@ const processesMax = 256;
 /** The command. */
 export const scale: Command = {
   definition: {
-    meta: { name: "scale", description: "Change the number of web processes, without a failed request" },
+    meta: { name: "scale", description: "Change the number of a group's processes, without a failed request" },
     args: {
-      tier: { type: "positional", required: false, description: "web" },
+      group: { type: "positional", required: false, description: "web, workers, or another group" },
       number: { type: "positional", required: false, description: `1 to ${processesMax}` },
       ...stackFlags,
     },
@@ -19,17 +19,18 @@ export const scale: Command = {
   examples: [
     ["rungs scale web 6", "six web processes"],
     ["rungs scale web 2", "back to two; the others finish their requests first"],
+    ["rungs scale workers 4", "four processes for handlers; those that leave finish what they began"],
   ],
   wordsMax: 2,
   async run(values, context) {
     const { output, signal } = context;
-    const [tier, text = ""] = values.words;
+    const [group, text = ""] = values.words;
     const number = /^\d{1,3}$/.test(text) ? Number(text) : 0;
-    if (tier !== "web" || number < 1 || number > processesMax) {
+    if (group === undefined || number < 1 || number > processesMax) {
       throw new UsageError(`Say what to scale, and to how many, 1 to ${processesMax}: rungs scale web 6`);
     }
     const folder = await folderOf(values, context);
-    const after = await askChange(folder, `/scale?processes=${number}`, {
+    const after = await askChange(folder, `/scale?group=${encodeURIComponent(group)}&processes=${number}`, {
       signal,
       onProgress: (progress) => output.line(progress),
     });

@@ -1,12 +1,15 @@
 /** `rungs status`: what runs. */
 import type { Command } from "../command.ts";
 import { askStatus, nothingRuns } from "../stack/control-client.ts";
-import { folderOf, showProcesses, showShards, stackFlags } from "./stack/common.ts";
+import { folderOf, showHandlers, showProcesses, showShards, stackFlags } from "./stack/common.ts";
 
 /** The command. */
 export const status: Command = {
   definition: {
-    meta: { name: "status", description: "Show the processes of the running stack, and who leads its databases" },
+    meta: {
+      name: "status",
+      description: "Show the processes of the running stack, who leads its databases, and handlers",
+    },
     args: stackFlags,
   },
   examples: [
@@ -26,5 +29,6 @@ export const status: Command = {
     output.line(`Rung ${found.rung} at ${found.app}, started by process ${found.launcherPid} in ${folder}\n`);
     showProcesses(found.processes, output);
     showShards(found.shards, output);
+    showHandlers(found.handlers, output);
   },
 };

@@ -3,15 +3,26 @@ import type { ArgsDef } from "citty";
 import type { Command, CommandContext } from "../command.ts";
 import { counted } from "../output.ts";
 import { watchParent } from "../stack/parent.ts";
+import { isOnAppPort } from "../stack/planned-groups.ts";
 import { ensurePrograms } from "../stack/programs.ts";
 import { type Stack, startStack } from "../stack/stack.ts";
-import { membersPerShard, type StackPlan } from "../stack/stack-plan.ts";
+import { type BrokerKind, membersPerShard, type StackPlan } from "../stack/stack-plan.ts";
 import { planOf, startFlags } from "./stack/common.ts";
 
 const flags = {
   ...startFlags,
   processes: { type: "string", valueHint: "n", description: "Web processes, 1 to 256 (default: the rung's)" },
   balancer: { type: "enum", options: ["nginx", "haproxy"], description: "Load balancer (default: the rung's)" },
+  workers: {
+    type: "string",
+    valueHint: "n",
+    description: "Processes for handlers alone, 1 to 256 (env RUNGS_WORKERS; default: the rung's)",
+  },
+  queue: {
+    type: "enum",
+    options: ["rabbitmq", "kafka"],
+    description: "At rung 5: the message broker to start (default rabbitmq; Kafka from KAFKA_HOME)",
+  },
   replication: {
     type: "enum",
     options: ["synchronous", "strict", "asynchronous"],
@@ -33,6 +44,8 @@ export const up: Command = {
     ["rungs up --rung 3", "the same with a shared cache, and Varnish in front"],
     ["rungs up --rung 4", "the same on PostgreSQL with two followers and fail-over"],
     ["rungs up --rung 4 --shards 2", "two such shards"],
+    ["rungs up --rung 5", "the same with RabbitMQ, and workers for the handlers"],
+    ["rungs up --rung 5 --queue kafka --workers 4", "with Kafka, and more workers"],
     ["rungs up --rung 2 --dry-run", "what would start"],
     ["rungs up --rung 2 --json", "one line of JSON when it is ready"],
   ],
@@ -95,7 +108,7 @@ async function untilAsked(stack: Stack, signal: AbortSignal): Promise<void> {
 }
 
 function summaryOf(plan: StackPlan): string {
-  const { clusters, embedded, hasRedis, hasCache, hasVarnish, processes, balancer, app } = plan;
+  const { clusters, embedded, hasRedis, hasCache, hasVarnish, broker, groups, balancer, app } = plan;
   return [
     ...(clusters > 0
       ? [`${counted(clusters, "shard")} of ${membersPerShard} PostgreSQL servers`, "etcd", "HAProxy"]
@@ -104,12 +117,17 @@ function summaryOf(plan: StackPlan): string {
         : [counted(embedded, "embedded database")]),
     ...(hasRedis ? ["Redis"] : []),
     ...(hasCache ? ["Redis as cache"] : []),
+    ...(broker === undefined ? [] : [brokerNames[broker]]),
     ...app.companions.map(({ name }) => name),
-    processes === 1 ? "1 web process" : `${processes} web processes`,
+    ...groups.map(({ name, role, processes }) =>
+      role === "worker" ? counted(processes, "worker") : `${processes} ${name} process${processes === 1 ? "" : "es"}`,
+    ),
     ...(balancer === undefined ? [] : [balancer]),
     ...(hasVarnish ? ["Varnish"] : []),
   ].join(", ");
 }
+
+const brokerNames: Readonly<Record<BrokerKind, string>> = { rabbitmq: "RabbitMQ", kafka: "Kafka" };
 
 function showPlan(plan: StackPlan, { output }: CommandContext): void {
   const rows = plannedParts(plan);
@@ -146,7 +164,7 @@ interface PlannedPart {
 }
 
 function plannedParts(plan: StackPlan): PlannedPart[] {
-  const { embedded, hasRedis, hasCache, hasVarnish, processes, places, balancer, app, topology } = plan;
+  const { embedded, hasRedis, hasCache, hasVarnish, broker, groups, balancer, app, topology } = plan;
   const before: PlannedPart[] = [
     ...plannedClusters(plan),
     ...(embedded === 0
@@ -154,21 +172,31 @@ function plannedParts(plan: StackPlan): PlannedPart[] {
       : [{ part: "database", number: embedded, what: "embedded PostgreSQL, one a shard", needs: [] }]),
     ...(hasRedis ? [{ part: "redis", number: 1, what: "redis-server, for sessions", needs: [] }] : []),
     ...(hasCache ? [{ part: "cache", number: 1, what: "redis-server, for the shared cache", needs: [] }] : []),
+    ...(broker === undefined
+      ? []
+      : [{ part: broker, number: 1, what: `${brokerNames[broker]}, which carries messages to handlers`, needs: [] }]),
     ...app.companions.map(({ name, program }) => ({ part: name, number: 1, what: program, needs: [] })),
   ];
   const { host, port } = topology.web;
   const listens = `${host}:${port === 0 ? "any free port" : port}`;
   return [
     ...before,
-    {
-      part: "web",
-      number: processes,
-      what: balancer === undefined ? `${app.app} on ${listens}` : `${app.app} in ${places} places on loopback`,
+    ...groups.map((group) => ({
+      part: group.name,
+      number: group.processes,
+      what: isOnAppPort(group) ? `${app.app} on ${listens}` : `${app.app} in ${group.places} places on loopback`,
       needs: before.map(({ part }) => part),
-    },
+    })),
     ...(balancer === undefined
       ? []
-      : [{ part: "balancer", number: 1, what: `${balancer} on ${hasVarnish ? "loopback" : listens}`, needs: ["web"] }]),
+      : [
+          {
+            part: "balancer",
+            number: 1,
+            what: `${balancer} on ${hasVarnish ? "loopback" : listens}`,
+            needs: groups.filter(({ isRouted }) => isRouted).map(({ name }) => name),
+          },
+        ]),
     ...(hasVarnish ? [{ part: "varnish", number: 1, what: `Varnish on ${listens}`, needs: ["balancer"] }] : []),
   ];
 }

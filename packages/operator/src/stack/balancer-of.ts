@@ -1,5 +1,6 @@
 /** The balancer of a planned stack: its limits are those of the app. */
-import { type Balancer, networksOf } from "./balancer.ts";
+import { type BalancedServer, type Balancer, callPath, networksOf } from "./balancer.ts";
+import { internalPortNames } from "./planned-groups.ts";
 import type { StackPlan } from "./stack-plan.ts";
 import type { Edge } from "./varnish-config.ts";
 
@@ -13,16 +14,21 @@ const underWayPerProcess = { signedIn: 96, anonymous: 64, bot: 32 };
 
 /** Joins the topology's limits, what the app says of its paths, and the places. */
 export function balancerOf(
-  { topology, app, places, processes, hasVarnish }: StackPlan,
+  { topology, app, groups, hasVarnish }: StackPlan,
   { appPort, ports }: { readonly appPort: number; readonly ports: Readonly<Record<string, number>> },
 ): Balancer {
   const { bodyLimitBytes, requestTimeoutMs, host } = topology.web;
+  const [web, ...others] = groups.filter(({ isRouted }) => isRouted);
+  const serversOf = (group: (typeof groups)[number] | undefined): BalancedServer[] =>
+    Array.from({ length: group?.places ?? 0 }, (_, index) => {
+      const name = `${group?.name}-${index + 1}`;
+      return { name, host: "127.0.0.1", port: ports[name] as number };
+    });
+  // Requests of each group are counted apart: the bound is that of the largest.
+  const processes = Math.max(...groups.filter(({ isRouted }) => isRouted).map((group) => group.processes));
   return {
     listen: hasVarnish ? { host: "127.0.0.1", port: ports["balancer"] as number } : { host, port: appPort },
-    servers: Array.from({ length: places }, (_, index) => {
-      const name = `web-${index + 1}`;
-      return { name, host: "127.0.0.1", port: ports[name] as number };
-    }),
+    servers: serversOf(web),
     // The edge in front of it says itself who asks, and believes only the proxies in front of that.
     trusted: networksOf([...(hasVarnish ? ["loopback"] : []), ...topology.web.trustProxy]),
     limits: {
@@ -48,10 +54,23 @@ export function balancerOf(
         bodyLimitBytes: bodyLimitMegabytes * megabyte,
       })),
       streams: app.balancer.streams,
-      hidden: ["/metrics", ...app.balancer.hidden],
+      hidden: hiddenOf(app),
     },
+    split:
+      others.length === 0
+        ? undefined
+        : {
+            groups: others.map((group) => ({ name: group.name, servers: serversOf(group) })),
+            internalPorts: Object.fromEntries(
+              internalPortNames(groups).map(({ group, name }) => [group, ports[name] as number]),
+            ),
+            // They are told by the processes once these are ready.
+            rules: [],
+          },
   };
 }
+
+const hiddenOf = (app: StackPlan["app"]) => ["/metrics", callPath, ...app.balancer.hidden];
 
 /** The CDN's point of presence in front of it. */
 export function edgeOf(
@@ -63,7 +82,7 @@ export function edgeOf(
     secret,
     trusted: networksOf(topology.web.trustProxy),
     files: ["/assets", ...app.cdn.files],
-    hidden: ["/metrics", ...app.balancer.hidden],
+    hidden: hiddenOf(app),
     // Behind that of the balancer, whose answer says more.
     answerMs:
       Math.max(topology.web.requestTimeoutMs, ...app.balancer.uploads.map(({ timeoutMs }) => timeoutMs)) + 10_000,

@@ -3,6 +3,8 @@
  * nothing here knows one of them, so that an exporter for another one, such as AWS's, needs nothing else.
  */
 
+import type { RoutingRule } from "./routing-rules.ts";
+
 /** A place where a web process listens, or may listen later. */
 export interface BalancedServer {
   readonly name: string;
@@ -18,6 +20,16 @@ export interface BalancedRoutes {
   readonly streams: readonly string[];
   /** Paths that are not for the outside; answered 404. */
   readonly hidden: readonly string[];
+}
+
+/** Groups of services in processes of their own. */
+export interface SplitServices {
+  /** Those beside `web`, each with all its places. */
+  readonly groups: readonly { readonly name: string; readonly servers: readonly BalancedServer[] }[];
+  /** Ports of loopback at which the app's processes reach a group, `web` included, by its name. Only calls are answered there. */
+  readonly internalPorts: Readonly<Record<string, number>>;
+  /** Which group a request is for: the first rule that fits counts, and `web` gets what fits none. */
+  readonly rules: readonly RoutingRule[];
 }
 
 /** The whole balancer. */
@@ -48,7 +60,12 @@ export interface Balancer {
     readonly underWayMax: Readonly<Record<"signedIn" | "anonymous" | "bot", number>>;
   };
   readonly routes: BalancedRoutes;
+  /** Default none: everything goes to `servers`. */
+  readonly split?: SplitServices | undefined;
 }
+
+/** Path below which processes answer calls of other groups; hidden from the outside. */
+export const callPath = "/internal/call";
 
 /** Seconds that a place which failed gets no requests. */
 export const failSeconds = 1;

@@ -9,9 +9,13 @@ export type Role =
   | "sessions"
   | "cache"
   | "companion"
+  | "broker"
   | "web"
+  | "worker"
+  | "service"
   | "balancer"
-  | "cdn";
+  | "cdn"
+  | "dns";
 
 /** Where a part is in its life. */
 export type ComponentState = "waiting" | "starting" | "ready" | "draining" | "restarting" | "failed" | "stopped";
@@ -76,6 +80,31 @@ export interface Component {
   processes(): ProcessReport[];
 }
 
+/** One handler over all processes that run it, since their starts. */
+export interface HandlerReport {
+  readonly handler: string;
+  /** Processes that run it. */
+  readonly processes: number;
+  readonly running: number;
+  readonly done: number;
+  readonly retried: number;
+  readonly dead: number;
+  /** Messages that wait for it in the broker; null: no process tells. */
+  readonly waiting: number | null;
+}
+
+/** One group of the app's processes. */
+export interface GroupReport {
+  /** "web", "workers", or the name of a group in `services`. */
+  readonly name: string;
+  readonly role: Role;
+  /** Its processes that are ready, and all. */
+  readonly ready: number;
+  readonly processes: number;
+  /** Where other groups reach it; null: nobody calls it. */
+  readonly url: string | null;
+}
+
 /** What `up` and `status` tell. */
 export interface StackStatus {
   readonly app: string;
@@ -85,8 +114,13 @@ export interface StackStatus {
   readonly folder: string;
   readonly launcherPid: number;
   readonly processes: readonly ProcessReport[];
+  readonly groups: readonly GroupReport[];
+  /** The message broker that was started here, by the name of its process; null: none was. */
+  readonly broker: "rabbitmq" | "kafka" | null;
   /** How keys map to shards, as it was started. */
   readonly placement: { readonly strategy: "hash" | "range"; readonly splits: readonly string[] };
   /** The shards of which servers were started here; from rung 4 on. */
   readonly shards: readonly ShardReport[];
+  /** Handlers at work in the processes, and what waits for them; empty while no process tells. */
+  readonly handlers: readonly HandlerReport[];
 }

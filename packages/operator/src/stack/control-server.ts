@@ -1,17 +1,19 @@
 /**
  * How commands talk to a running launcher: HTTP on a unix socket that only the launcher's user can open.
  *
- * `GET /status` answers the status. `POST /ask?of=all|one` takes a question to the web processes as JSON and answers a list of
- * `{"process","answer"}` or `{"process","error"}`, see `questions.ts`. `POST /restart`, `POST /scale?processes=N`,
+ * `GET /status` answers the status. `POST /ask?of=all|one` takes a question to the app's processes as JSON and answers a list of
+ * `{"process","answer"}` or `{"process","error"}`, see `questions.ts`. `POST /restart?what=NAME`, `POST /scale?group=NAME&processes=N`,
  * `POST /switchover?shard=N` and `POST /down` answer lines of JSON as they go on: `{"progress":TEXT}`, and at last `{"done":STATUS}` or
  * `{"error":{"code","message"}}`.
  */
 import { chmodSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import { ConfigError, RungsError } from "rungs";
+import { ConfigError } from "rungs";
+import { webGroup } from "rungs/topology";
+import { problemOf } from "../exit-code.ts";
 import type { StackStatus } from "./component.ts";
-import type { WebTier } from "./web-tier.ts";
+import type { ProcessGroups } from "./process-groups.ts";
 
 const processesMax = 256;
 const questionBytesMax = 1024 * 1024;
@@ -22,7 +24,7 @@ export async function serveControl(
   path: string,
   stack: {
     readonly status: () => Promise<StackStatus>;
-    readonly web: WebTier;
+    readonly groups: ProcessGroups;
     readonly down: () => void;
     /** Absent: no databases that could be handed over were started here. */
     readonly switchOver?: (
@@ -35,10 +37,14 @@ export async function serveControl(
     const url = new URL(request.url ?? "/", "http://control");
     const asked = `${request.method} ${url.pathname}`;
     if (asked === "GET /status") return void stack.status().then((status) => answer(response, 200, status));
-    if (asked === "POST /restart") return follow(response, stack.status, (progress) => stack.web.restart(progress));
+    if (asked === "POST /restart") {
+      const what = url.searchParams.get("what") ?? webGroup;
+      return follow(response, stack.status, (progress) => stack.groups.restart(what, progress));
+    }
     if (asked === "POST /scale") {
       return follow(response, stack.status, async (progress) => {
-        await stack.web.scale(processesOf(url.searchParams.get("processes")), progress);
+        const group = url.searchParams.get("group") ?? webGroup;
+        await stack.groups.scale(group, processesOf(url.searchParams.get("processes")), progress);
       });
     }
     if (asked === "POST /switchover") {
@@ -52,7 +58,7 @@ export async function serveControl(
     if (asked === "POST /ask") {
       const of = url.searchParams.get("of") === "one" ? "one" : "all";
       return void questionIn(request).then(
-        async (question) => answer(response, 200, await stack.web.question(question, of)),
+        async (question) => answer(response, 200, await stack.groups.question(question, of)),
         () =>
           answer(response, 400, { error: { code: "CONFIG_INVALID", message: "The question is too long or no JSON." } }),
       );
@@ -121,7 +127,7 @@ function follow(
   work((progress) => line({ progress }))
     .then(async () => line({ done: await status() }))
     .catch((error: unknown) => {
-      const code = error instanceof RungsError ? error.code : "FAILED";
+      const { code } = problemOf(error);
       line({ error: { code, message: error instanceof Error ? error.message : String(error) } });
     })
     .finally(() => response.end());

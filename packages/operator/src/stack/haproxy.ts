@@ -61,6 +61,8 @@ export function haproxyComponent(options: BalancerOptions): BalancerComponent {
       await writeConfig();
       await command(socket, `set server ${backendName}/${place} state maint`);
     },
+    // Groups of services need nginx (`stack-plan.ts`): all requests are for the web processes.
+    reroute: async () => {},
   };
 }
 

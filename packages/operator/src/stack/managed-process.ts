@@ -104,6 +104,11 @@ export class ManagedProcess {
     this.child?.kill("SIGKILL");
   }
 
+  /** Sends it a signal that is not its end, such as one to read its settings again. */
+  signal(signal: NodeJS.Signals): void {
+    this.child?.kill(signal);
+  }
+
   /** Asks the program; raises like `Questions.ask`. */
   async ask(question: unknown): Promise<unknown> {
     if (this.questions !== undefined && this.child?.connected === true) return this.questions.ask(question);

@@ -1,5 +1,6 @@
 /** A balancer as nginx's configuration. Needs nginx 1.21.1 or newer, which refuses requests with two lengths. */
-import { type Balancer, failSeconds, retryAfterSeconds, untrustedHeaders } from "./balancer.ts";
+import { type Balancer, retryAfterSeconds, untrustedHeaders } from "./balancer.ts";
+import { groupRouting, internalServers, seconds, underWayKey, upstreams, webUpstream } from "./nginx-services.ts";
 
 /** Where this nginx keeps its files, and who runs it. */
 export interface NginxPlaces {
@@ -11,8 +12,6 @@ export interface NginxPlaces {
   /** Worker processes: one a core is right; default "auto". */
   readonly workers?: number;
 }
-
-const seconds = (ms: number) => `${Math.max(1, Math.round(ms / 1_000))}s`;
 
 /** The whole file. */
 export function nginxConfig(balancer: Balancer, places: NginxPlaces): string {
@@ -63,12 +62,12 @@ ${compression()}
 
 ${client(balancer)}
 
-${overload}
+${groupRouting(balancer)}${overload(balancer)}
 
-${upstream(balancer)}
+${upstreams(balancer)}
 
 ${server(balancer, places)}
-}
+${internalServers(balancer)}}
 `;
 }
 
@@ -86,7 +85,9 @@ function limits({ limits: { bodyBytes, headersMs, bodyMs, keepAliveMs, headersBy
 }
 
 /** As the app tells them apart (web/overload.ts of rungs), so that both refuse the same requests first. */
-const overload = `    # Overload. A refusal here costs a fraction of one by a web process: more requests under way than these would wait too long
+const overload = (
+  balancer: Balancer,
+) => `    # Overload. A refusal here costs a fraction of one by a web process: more requests under way than these would wait too long
     # anyway. Declared bots have the least room, who claims a session the most; health checks are never refused.
     map $http_user_agent $is_bot {
         default 0;
@@ -95,9 +96,9 @@ const overload = `    # Overload. A refusal here costs a fraction of one by a we
     map $http_cookie $has_session { default 0; "~(?:^|;\\s*)(?:__Host-)?session=" 1; }
     map "$is_bot$has_session$http_authorization" $client_class { default signed_in; "~^1" bot; "00" anonymous; }
     map $uri $is_probe { default 0; "~^/(healthz|readyz)$" 1; }
-    map "$is_probe$client_class" $bot_under_way       { default ""; 0bot one; }
-    map "$is_probe$client_class" $anonymous_under_way { default ""; 0anonymous one; }
-    map "$is_probe$client_class" $signed_in_under_way { default ""; 0signed_in one; }
+    map "$is_probe$client_class" $bot_under_way       { default ""; 0bot ${underWayKey(balancer)}; }
+    map "$is_probe$client_class" $anonymous_under_way { default ""; 0anonymous ${underWayKey(balancer)}; }
+    map "$is_probe$client_class" $signed_in_under_way { default ""; 0signed_in ${underWayKey(balancer)}; }
     limit_conn_zone $bot_under_way zone=bot:32k;
     limit_conn_zone $anonymous_under_way zone=anonymous:32k;
     limit_conn_zone $signed_in_under_way zone=signed_in:32k;
@@ -138,23 +139,6 @@ ${trusted.map((network) => `        ${network} 1;`).join("\n")}
     map $is_trusted:$http_x_forwarded_proto $client_scheme { default $scheme; "1:https" https; }`;
 }
 
-function upstream({ servers, limits: { upstreamKeepAliveMs } }: Balancer): string {
-  const lines = servers.map(
-    ({ name, host, port }) => `        server ${host}:${port} max_fails=1 fail_timeout=${failSeconds}s; # ${name}`,
-  );
-  return `    # The places of the web processes. Where nobody listens the connection is refused, and the request goes to the next
-    # place, whatever its method: so processes come and go without a reload. A place that failed rests for ${failSeconds} s.
-    upstream web {
-        zone web 256k;
-        least_conn;
-${lines.join("\n")}
-
-        # Idle connections end here first: a process that stops waits longer than this before it closes its own.
-        keepalive 64;
-        keepalive_timeout ${seconds(upstreamKeepAliveMs)};
-    }`;
-}
-
 function server(balancer: Balancer, { pages }: NginxPlaces): string {
   const { listen, routes } = balancer;
   const host = listen.host.includes(":") ? `[${listen.host}]` : listen.host;
@@ -172,11 +156,11 @@ ${underWay(balancer)}
             error_page 400 413 414 $refused_page;
             error_page 502 503 504 $unavailable_page;
             recursive_error_pages on;
-            proxy_pass http://web;
+            proxy_pass http://${webUpstream(balancer)};
         }
         location @keyed {
 ${underWay(balancer)}
-            proxy_pass http://web;
+            proxy_pass http://${webUpstream(balancer)};
             proxy_next_upstream error timeout non_idempotent;
         }
 ${routes.uploads.map((upload, index) => uploadLocation(upload, index, balancer)).join("")}${routes.streams.map((path) => streamLocation(path, balancer)).join("")}
@@ -261,10 +245,10 @@ function uploadLocation(
             error_page 502 503 504 $unavailable_page;
             recursive_error_pages on;
             client_max_body_size ${bodyLimitBytes};
-            proxy_pass http://web;
+            proxy_pass http://${webUpstream(balancer)};
         }
         location @upload_${index + 1} {
-            proxy_pass http://web;
+            proxy_pass http://${webUpstream(balancer)};
             proxy_request_buffering off;
             keepalive_timeout 0;
             client_max_body_size ${bodyLimitBytes};
@@ -276,11 +260,11 @@ function uploadLocation(
 `;
 }
 
-function streamLocation(path: string, _balancer: Balancer): string {
+function streamLocation(path: string, balancer: Balancer): string {
   return `
         # Live streams stay open as long as the page is. A process that stops refuses new ones: then another one is asked.
         location ${prefix(path)} {
-            proxy_pass http://web;
+            proxy_pass http://${webUpstream(balancer)};
             proxy_buffering off;
             gzip off;
             proxy_read_timeout 1h;

@@ -8,6 +8,7 @@ import { keepBounded } from "./bounded-file.ts";
 import type { Component } from "./component.ts";
 import { ManagedProcess } from "./managed-process.ts";
 import { nginxConfig } from "./nginx-config.ts";
+import type { RoutingRule } from "./routing-rules.ts";
 
 /** What every balancer of a stack can do. */
 export interface BalancerComponent extends Component {
@@ -15,6 +16,8 @@ export interface BalancerComponent extends Component {
   settled(place: string): Promise<void>;
   /** Told before a place stops listening. */
   leaving(place: string): Promise<void>;
+  /** Asks for the routes again; where they are others than before, requests are sent by the new ones from now on. */
+  reroute(): Promise<void>;
 }
 
 /** Settings of a balancer's component. */
@@ -30,6 +33,8 @@ export interface BalancerOptions {
   readonly probe: (signal: AbortSignal) => Promise<void>;
   /** Whether somebody is meant to listen on this port now: errors of free places are no news. */
   readonly isInUse: (port: number) => boolean;
+  /** Rules of the groups of services, asked for at the start and by `reroute`; default none. */
+  readonly rules?: () => Promise<readonly RoutingRule[]>;
 }
 
 /**
@@ -40,7 +45,7 @@ const closedHomeBase = "/var/lib/rungs";
 
 /** Makes the component; the files are written when it starts. */
 export function nginxComponent(options: BalancerOptions): BalancerComponent {
-  const { program, folder, logFolder, needs, environment, probe, isInUse, balancer } = options;
+  const { program, folder, logFolder, needs, environment, probe, isInUse, balancer, rules } = options;
   const configFile = join(folder, "nginx", "nginx.conf");
   const accessLog = join(logFolder, "balancer-access.log");
   const args = ["-e", "stderr", "-p", join(folder, "nginx"), "-c", configFile];
@@ -59,10 +64,18 @@ export function nginxComponent(options: BalancerOptions): BalancerComponent {
     stopTimeoutMs: 3_000,
     keepLine: (line) => !isOfFreePlace(line, isInUse),
   });
-  const writeConfig = async () => {
+  let written = "";
+  /** Whether it is another one than before. */
+  const writeConfig = async (): Promise<boolean> => {
     const work = await workFolder(folder);
     await mkdir(dirname(configFile), { recursive: true, mode: 0o755 });
-    await writeFile(configFile, nginxConfig(balancer, { work, pages: join(work, "pages"), accessLog, workers: 2 }));
+    const { split } = balancer;
+    const model = split === undefined ? balancer : { ...balancer, split: { ...split, rules: (await rules?.()) ?? [] } };
+    const text = nginxConfig(model, { work, pages: join(work, "pages"), accessLog, workers: 2 });
+    if (text === written) return false;
+    await writeFile(configFile, text);
+    written = text;
+    return true;
   };
   let bounded: { stop(): void } | undefined;
   return {
@@ -82,6 +95,10 @@ export function nginxComponent(options: BalancerOptions): BalancerComponent {
     processes: () => nginx.report(),
     settled: () => new Promise((resolve) => setTimeout(resolve, settleMs)),
     leaving: async () => {},
+    async reroute() {
+      // Idle connections of clients are closed by it, so only where it changes something.
+      if (await writeConfig()) nginx.signal("SIGHUP");
+    },
   };
 }
 

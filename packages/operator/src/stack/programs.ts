@@ -1,10 +1,13 @@
 /** Server programs of the machine: where they are, and how they come there. */
 import { execFileSync, spawn } from "node:child_process";
-import { accessSync, constants, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { UnavailableError } from "rungs";
 import type { CommandContext } from "../command.ts";
+import { findProgram } from "./find-program.ts";
+import { findJava } from "./kafka-config.ts";
 import { findPostgres } from "./postgres-programs.ts";
+import { findRabbitmq } from "./rabbitmq-programs.ts";
 
 /** A program that a stack may need. */
 export interface ServerProgram {
@@ -15,6 +18,8 @@ export interface ServerProgram {
   readonly brew: string;
   /** Whether it is there with all it needs; default: whether it is found by its name. */
   readonly isThere?: (environment: Readonly<Record<string, string | undefined>>) => boolean;
+  /** What is to be done beside installing the packages, where they do not bring it. */
+  readonly alsoNeeded?: string;
 }
 
 /** Those that exist. */
@@ -37,32 +42,24 @@ export const serverPrograms = {
     brew: "postgresql@17",
     isThere: (environment) => findPostgres(environment) !== undefined,
   },
+  rabbitmq: {
+    name: "rabbitmq-server",
+    apt: "rabbitmq-server",
+    brew: "rabbitmq",
+    isThere: (environment) => findRabbitmq(environment) !== undefined,
+  },
+  // Apache's own release: no package of Debian brings it.
+  kafka: {
+    name: "Kafka with Java",
+    apt: "default-jre-headless",
+    brew: "kafka",
+    isThere: (environment) => findKafka(environment) !== undefined && findJava(environment) !== undefined,
+    alsoNeeded: "unpack a release of https://kafka.apache.org and set KAFKA_HOME to its folder",
+  },
 } as const satisfies Record<string, ServerProgram>;
 
-/** Debian keeps servers where only root's PATH looks. */
-const furtherFolders = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/bin", "/usr/local/bin"];
 const policy = "/usr/sbin/policy-rc.d";
 const installTimeoutMs = 600_000;
-
-/** Path of the program; undefined when it is not installed. */
-export function findProgram(
-  name: string,
-  environment: Readonly<Record<string, string | undefined>>,
-): string | undefined {
-  const folders = [...(environment["PATH"] ?? "").split(delimiter), ...furtherFolders].filter(
-    (folder) => folder !== "",
-  );
-  return folders
-    .map((folder) => join(folder, name))
-    .find((path) => {
-      try {
-        accessSync(path, constants.X_OK);
-        return true;
-      } catch {
-        return false;
-      }
-    });
-}
 
 /**
  * Sees to it that all programs are there: installs the missing ones when told by `isInstalling` or by an answer at the terminal, as
@@ -90,6 +87,12 @@ export async function ensurePrograms(
   if (still.length > 0) throw missingError(still, canInstall(environment));
 }
 
+/** Folder of Kafka's release, from KAFKA_HOME; undefined when it is not there. */
+export function findKafka(environment: Readonly<Record<string, string | undefined>>): string | undefined {
+  const home = environment["KAFKA_HOME"] ?? "";
+  return home !== "" && existsSync(join(home, "libs")) ? home : undefined;
+}
+
 /** Patroni asks for its client of etcd only once it runs, and for one of PostgreSQL's two: whoever runs it must find them. */
 function hasPatroni(environment: Readonly<Record<string, string | undefined>>): boolean {
   const path = findProgram("patroni", environment);
@@ -110,10 +113,11 @@ function hasPatroni(environment: Readonly<Record<string, string | undefined>>): 
 function missingError(missing: readonly ServerProgram[], canBeInstalled: boolean): UnavailableError {
   const names = missing.map(({ name }) => name).join(" and ");
   const of = (kind: "apt" | "brew") => missing.map((program) => program[kind]).join(" ");
+  const further = missing.flatMap(({ alsoNeeded }) => (alsoNeeded === undefined ? [] : [` Then ${alsoNeeded}.`]));
   const how = canBeInstalled ? "Add --install to have it done here, or type" : "Install with";
   return new UnavailableError(
     "PACKAGE_MISSING",
-    `This rung needs ${names}, not found on this machine. ${how}: apt-get install ${of("apt")} (Debian, Ubuntu), or brew install ${of("brew")} (macOS).`,
+    `This rung needs ${names}, not found on this machine. ${how}: apt-get install ${of("apt")} (Debian, Ubuntu), or brew install ${of("brew")} (macOS).${further.join("")}`,
     { canRetry: false },
   );
 }

@@ -1,5 +1,5 @@
 /**
- * Questions of the launcher to a web process, about what that process holds in memory.
+ * Questions of the launcher to a process of the app, about what that process holds in memory.
  *
  * They go over the channel that Node opens between a process and its child (a pair of sockets without a name): nobody else has an end of
  * it, and no address leads there. Whoever may open the launcher's control socket may ask.

@@ -1,4 +1,4 @@
-/** What a topology means on this machine: which servers, which programs, which topology each web process gets. Starts nothing. */
+/** What a topology means on this machine: which servers, which programs, which topology each process gets. Starts nothing. */
 import { join } from "node:path";
 import { ConfigError, env } from "rungs";
 import {
@@ -10,9 +10,11 @@ import {
   shardCount,
   splitAddresses,
   type Topology,
+  webGroup,
 } from "rungs/topology";
 import type { AppPackage } from "./app-package.ts";
 import type { Replication } from "./patroni-config.ts";
+import { groupSettings, type PlannedGroup, type PlannedProcess, plannedGroups } from "./planned-groups.ts";
 import { type ServerProgram, serverPrograms } from "./programs.ts";
 
 /** The plan of a stack. */
@@ -24,8 +26,9 @@ export interface StackPlan {
   /** With every default, as the operator wrote it. */
   readonly topology: Topology;
   readonly balancer: "nginx" | "haproxy" | undefined;
-  readonly processes: number;
-  /** Places that the balancer knows; more than processes, for restarts and scaling. */
+  /** The groups of the app's processes; `web` first. */
+  readonly groups: readonly PlannedGroup[];
+  /** Places of all of them together: most processes that may use the databases. */
   readonly places: number;
   /** Embedded databases to start; 0 when the topology names servers. */
   readonly embedded: number;
@@ -39,12 +42,16 @@ export interface StackPlan {
   readonly hasRedis: boolean;
   /** Whether a Redis for the shared cache is started here. */
   readonly hasCache: boolean;
+  /** The message broker to start here; undefined: there is none, or it is the operator's. */
+  readonly broker: BrokerKind | undefined;
   /** Whether a Varnish is started here, in front of the balancer. */
   readonly hasVarnish: boolean;
   readonly programs: readonly ServerProgram[];
-  /** The topology of a web process that listens there; `purgePort`: of the Varnish started here. */
-  readonly webTopology: (port: number, purgePort?: number) => Topology;
+  readonly processTopology: (process: PlannedProcess) => Topology;
 }
+
+/** A broker that can be started here. */
+export type BrokerKind = "rabbitmq" | "kafka";
 
 /** Name of the variable that holds the address of a shard. */
 export const shardVariable = (index: number) => `RUNGS_SHARD_${index}_URL`;
@@ -54,6 +61,8 @@ export const followerVariable = (shard: number, index: number) => `RUNGS_SHARD_$
 export const redisVariable = "REDIS_URL";
 /** Name of the variable that the preset of rung 3 names for the shared cache. */
 export const cacheVariable = "CACHE_URL";
+/** Name of the variable that the preset of rung 5 names for the message broker. */
+export const brokerVariable = "QUEUE_URL";
 /** Name of the variable that holds the secret of purges at a Varnish started here. */
 export const purgeVariable = "RUNGS_PURGE_SECRET";
 /** Its file among the stack's secrets. */
@@ -61,9 +70,6 @@ export const purgeSecretFile = "purge-secret";
 
 /** Servers of a shard, when they are started here: with one down a commit still has a second one. */
 export const membersPerShard = 3;
-
-/** Most web processes that scaling reaches without a change of the balancer. */
-const placesOf = (processes: number) => Math.max(12, processes * 2);
 
 /**
  * Plans. Raises `CAPABILITY_MISSING` when the topology asks for what nothing carries out yet, and `CONFIG_INVALID` when it
@@ -76,11 +82,14 @@ export function planStack(options: {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Default "synchronous": asynchronous fail-overs lose what was acknowledged last. */
   readonly replication?: Replication;
+  /** Which broker to start where the topology names none of the operator's; default "rabbitmq". */
+  readonly broker?: BrokerKind;
 }): StackPlan {
   const { app, folder, environment, replication = "synchronous" } = options;
   const { topology } = options;
   const hasVarnish = topology.cdn?.provider === "varnish" && topology.cdn.addresses === undefined;
   const { processes, balancer } = topology.web;
+  const groups = plannedGroups(topology, app);
   if (processes > 1 && balancer === undefined) {
     throw new ConfigError(
       "CONFIG_INVALID",
@@ -97,8 +106,9 @@ export function planStack(options: {
   const embedded = typeof shards === "number" ? shards : 0;
   const clusters = clustersOf(topology, environment);
   const followers = followerNumbers(topology, environment, clusters);
-  const webTopology = (port: number, purgePort = 1): Topology => ({
+  const processTopology = ({ group, port, purgePort = 1, internalPorts = {} }: PlannedProcess): Topology => ({
     ...topology,
+    ...groupSettings(topology, group, internalPorts),
     ...(hasVarnish
       ? {
           cdn: { provider: "varnish", addresses: [`http://127.0.0.1:${purgePort}`], token: env(purgeVariable) },
@@ -110,7 +120,7 @@ export function planStack(options: {
       processes: 1,
       balancer: undefined,
       port,
-      ...(balancer === undefined ? {} : { host: "127.0.0.1", trustProxy: ["loopback"] }),
+      ...(balancer === undefined && group === webGroup ? {} : { host: "127.0.0.1", trustProxy: ["loopback"] }),
     },
     database: {
       ...topology.database,
@@ -122,37 +132,50 @@ export function planStack(options: {
       })),
     },
   });
-  refuseUnsupported(webTopology(1));
+  refuseUnsupported(processTopology({ group: webGroup, port: 1 }));
   const { url } = topology.sessions;
   const isOursBy = (address: unknown, variable: string) =>
     address instanceof Secret && address.variable === variable && (environment[variable] ?? "") === "";
   const hasRedis = isOursBy(url, redisVariable);
   const hasCache = isOursBy(topology.cache.url, cacheVariable);
+  const broker = isOursBy(topology.queue.url, brokerVariable) ? (options.broker ?? "rabbitmq") : undefined;
+  if (options.broker !== undefined && broker === undefined) refuseBrokerFlag(topology, options.broker);
   return {
     rung: rungOf(topology),
     app,
     folder,
     topology,
     balancer,
-    processes,
-    places: balancer === undefined ? 1 : placesOf(processes),
+    groups,
+    places: groups.reduce((sum, group) => sum + group.places, 0),
     embedded,
     clusters,
     replication,
     placementOf: (shard) => placementOf(topology, shard),
     hasRedis,
     hasCache,
+    broker,
     hasVarnish,
     programs: [
       ...(clusters === 0
         ? []
         : [serverPrograms.postgres, serverPrograms.patroni, serverPrograms.etcd, serverPrograms.haproxy]),
       ...(hasRedis || hasCache ? [serverPrograms.redis] : []),
+      ...(broker === undefined ? [] : [serverPrograms[broker]]),
       ...(balancer === undefined || (balancer === "haproxy" && clusters > 0) ? [] : [serverPrograms[balancer]]),
       ...(hasVarnish ? [serverPrograms.varnish] : []),
     ],
-    webTopology,
+    processTopology,
   };
+}
+
+function refuseBrokerFlag(topology: Topology, broker: BrokerKind): never {
+  throw new ConfigError(
+    "CONFIG_INVALID",
+    topology.queue.url === undefined
+      ? `--queue ${broker} has an effect only where the topology has a broker: --rung 5, or queue: { url: env("${brokerVariable}") }.`
+      : `--queue ${broker} would start a broker, but queue.url names one of yours. Leave the flag out, or unset ${brokerVariable}.`,
+  );
 }
 
 /** Addresses of databases that the topology names, revealed for the web processes' own variables. None of those started here. */

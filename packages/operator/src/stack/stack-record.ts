@@ -6,7 +6,7 @@
  * if that turns out to have moved a living one's, it is put back.
  */
 import { randomBytes } from "node:crypto";
-import { link, open, readFile, rename, rm } from "node:fs/promises";
+import { link, open, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ConfigError } from "rungs";
@@ -48,7 +48,7 @@ export async function runningLauncher(folder: string): Promise<ProcessIdentity |
 export async function holdFolder(folder: string): Promise<() => Promise<void>> {
   const path = join(folder, holderName);
   const own = identify(process.pid) ?? { pid: process.pid, startedAt: "" };
-  for (let tries = 0; tries < 10; tries++) {
+  for (let tries = 0; tries < 100; tries++) {
     const isTaken = await writeNew(path, JSON.stringify(own)).then(
       () => false,
       (error: NodeJS.ErrnoException) => {
@@ -59,7 +59,7 @@ export async function holdFolder(folder: string): Promise<() => Promise<void>> {
     if (!isTaken) return () => rm(path, { force: true });
     const holder = await readJson<ProcessIdentity>(path);
     if (holder !== undefined && isRunning(holder)) throw inUse(folder, holder.pid);
-    await moveAside(path, holder);
+    await removeOfDead(path, own);
   }
   throw inUse(folder, undefined);
 }
@@ -92,22 +92,39 @@ async function writeNew(path: string, content: string): Promise<void> {
   }
 }
 
-async function moveAside(path: string, seen: ProcessIdentity | undefined): Promise<void> {
-  const aside = `${path}.${randomBytes(4).toString("hex")}.old`;
+/**
+ * Removes the file of a holder that is gone. One starter at a time looks and removes: of two, the later would remove the file of a
+ * third that has taken the folder since it looked.
+ */
+async function removeOfDead(path: string, own: ProcessIdentity): Promise<void> {
+  const guard = `${path}.clearing`;
   try {
-    await rename(path, aside);
-  } catch {
-    return; // Another starter was first.
+    await writeNew(guard, JSON.stringify(own));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    const other = await readJson<ProcessIdentity>(guard);
+    // Died in the middle of it.
+    if (other !== undefined && !isRunning(other)) await rm(guard, { force: true });
+    return void (await sleep(20));
   }
-  const moved = await readJson<ProcessIdentity>(aside);
-  const isOther = moved?.pid !== seen?.pid || moved?.startedAt !== seen?.startedAt;
-  if (isOther) await link(aside, path).catch(() => {});
-  await rm(aside, { force: true });
+  try {
+    // What is found of a holder that is gone stays until it is removed here; what is not there may be somebody's a moment later.
+    const text = await readFile(path, "utf8").catch(() => undefined);
+    if (text === undefined) return;
+    const holder = parseJson<ProcessIdentity>(text);
+    if (holder === undefined || !isRunning(holder)) await rm(path, { force: true });
+  } finally {
+    await rm(guard, { force: true });
+  }
 }
 
 async function readJson<T>(path: string): Promise<T | undefined> {
+  return parseJson<T>(await readFile(path, "utf8").catch(() => ""));
+}
+
+function parseJson<T>(text: string): T | undefined {
   try {
-    return JSON.parse(await readFile(path, "utf8")) as T;
+    return JSON.parse(text) as T;
   } catch {
     return undefined;
   }

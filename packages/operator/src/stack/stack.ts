@@ -8,23 +8,27 @@ import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigError } from "rungs";
-import { balancerOf, edgeOf } from "./balancer-of.ts";
+import { appGroups } from "./app-groups.ts";
+import { brokerComponent, brokerPorts } from "./broker.ts";
 import { type CompanionComponent, companionComponent } from "./companion.ts";
 import type { Component, ProcessReport, StackStatus } from "./component.ts";
 import { controlPath } from "./control-path.ts";
 import { serveControl } from "./control-server.ts";
 import { type DatabaseComponent, databaseComponent } from "./database.ts";
-import { haproxyComponent } from "./haproxy.ts";
-import { expectOk } from "./http-probe.ts";
+import { findProgram } from "./find-program.ts";
+import { frontComponents } from "./front.ts";
+import { groupReports, handlerReports } from "./group-reports.ts";
 import { launcherLog } from "./launcher-log.ts";
-import { type BalancerComponent, nginxComponent } from "./nginx.ts";
+import type { BalancerComponent } from "./nginx.ts";
+import { internalPortNames, isOnAppPort } from "./planned-groups.ts";
 import { choosePorts, isFree } from "./ports.ts";
+import type { ProcessGroups } from "./process-groups.ts";
 import { identify } from "./process-identity.ts";
-import { findProgram } from "./programs.ts";
 import { redisComponent } from "./redis.ts";
 import { clusterPorts, hasClusters, type ReplicatedDatabases, replicatedDatabases } from "./replicated-databases.ts";
 import { generatedSecret, privateFolder } from "./secrets.ts";
 import {
+  brokerVariable,
   cacheVariable,
   foldersOf,
   publicAddress,
@@ -37,14 +41,11 @@ import {
 } from "./stack-plan.ts";
 import { clearUp, holdFolder, readRecord, type StackRecord, writeRecord } from "./stack-record.ts";
 import { startAll, stopAll } from "./start-order.ts";
-import { varnishComponent } from "./varnish.ts";
-import { webComponent } from "./web-component.ts";
-import type { WebTier } from "./web-tier.ts";
 
 /** A stack that runs. */
 export interface Stack {
   status(signal?: AbortSignal): Promise<StackStatus>;
-  readonly web: WebTier;
+  readonly groups: ProcessGroups;
   /** Resolves when somebody asked for the end through the control socket. */
   readonly downAsked: Promise<void>;
   /** Stops everything; gives what went wrong on the way. */
@@ -103,6 +104,7 @@ async function assemble(
   const app = publicAddress(topology.web.host, appPort);
   tellOfEmbeddedData(options);
   const parts = await partsOf(options, { ports, appPort, app, logs, secrets });
+  const { groups } = parts;
   const processes = () => parts.components.flatMap((component) => component.processes());
   const status = async (asking = AbortSignal.timeout(statusWithinMs)): Promise<StackStatus> => ({
     app,
@@ -111,8 +113,11 @@ async function assemble(
     folder,
     launcherPid: process.pid,
     processes: processes(),
+    groups: groupReports(groups, plan, ports),
+    broker: plan.broker ?? null,
     placement: { strategy: topology.database.strategy, splits: topology.database.splits },
     shards: (await parts.databases?.reports(asking)) ?? [],
+    handlers: await handlerReports(groups, asking),
   });
   const control = controlPath(folder);
   const recorder = keepRecord({ folder, control, ports, processes });
@@ -134,12 +139,12 @@ async function assemble(
   });
   const switchOver = parts.databases?.switchOver;
   const server = await serveControl(control, {
-    ...{ status, web: parts.web, down: askDown },
+    ...{ status, groups, down: askDown },
     ...(switchOver === undefined ? {} : { switchOver }),
   });
   return {
     status,
-    web: parts.web,
+    groups,
     downAsked,
     async stop() {
       const errors = await stopAll(parts.components);
@@ -158,7 +163,11 @@ async function portsOf(plan: StackPlan, before: Readonly<Record<string, number>>
     ...(plan.hasCache ? ["cache"] : []),
     ...clusterPorts(plan.clusters),
     ...(plan.hasVarnish ? ["balancer", "purge"] : []),
-    ...(plan.balancer === undefined ? [] : Array.from({ length: plan.places }, (_, index) => `web-${index + 1}`)),
+    ...(plan.broker === undefined ? [] : brokerPorts(plan.broker)),
+    ...plan.groups
+      .filter((group) => !isOnAppPort(group))
+      .flatMap(({ name, places }) => Array.from({ length: places }, (_, index) => `${name}-${index + 1}`)),
+    ...internalPortNames(plan.groups).map(({ name }) => name),
   ];
   return choosePorts(names, before);
 }
@@ -194,7 +203,7 @@ interface Places {
 async function partsOf(
   { plan, environment, onWebFailure }: UpOptions,
   { ports, appPort, app, logs, secrets }: Places,
-): Promise<{ components: Component[]; web: WebTier; databases: ReplicatedDatabases | undefined }> {
+): Promise<{ components: Component[]; groups: ProcessGroups; databases: ReplicatedDatabases | undefined }> {
   const { folder, topology } = plan;
   const replicated =
     plan.clusters === 0 ? undefined : await replicatedDatabases(plan, { ports, logs, secrets, environment });
@@ -222,68 +231,39 @@ async function partsOf(
   if (plan.hasRedis) await addRedis("redis", "sessions", redisVariable);
   if (plan.hasCache) await addRedis("cache", "cache", cacheVariable);
   const purgeSecret = plan.hasVarnish ? await generatedSecret(secrets, purgeSecretFile) : "";
+  const broker =
+    plan.broker === undefined
+      ? undefined
+      : await brokerComponent(plan.broker, { ports, folder, logFolder: logs, secrets, environment });
   const before: Component[] = [
     ...databases,
     ...(replicated?.components ?? []),
     ...companions,
     ...redis.map(({ component }) => component),
+    ...(broker === undefined ? [] : [broker.component]),
   ];
-  let balancer: BalancerComponent | undefined;
-  const web = webComponent({
-    plan,
-    logs,
-    ...(plan.hasVarnish ? { purgePort: ports["purge"] as number } : {}),
-    needs: before.map(({ name }) => name),
-    ...(onWebFailure === undefined ? {} : { onFailure: onWebFailure }),
-    places:
-      plan.balancer === undefined
-        ? [{ name: "web-1", port: appPort }]
-        : Array.from({ length: plan.places }, (_, index) => ({
-            name: `web-${index + 1}`,
-            port: ports[`web-${index + 1}`] as number,
-          })),
-    environment: () => ({
-      ...environment,
-      ...Object.assign({}, ...companions.map((companion) => companion.provided())),
-      ...shardAddresses(topology, environment),
-      ...Object.fromEntries(databases.map((database, index) => [shardVariable(index), database.url()])),
-      ...replicated?.environment,
-      ...Object.fromEntries(redis.map(({ variable, url }) => [variable, url])),
-      ...(plan.hasVarnish ? { [purgeVariable]: purgeSecret } : {}),
-      RUNGS_DIR: folder,
-    }),
-    ...(plan.balancer === undefined
-      ? {}
-      : {
-          balancer: {
-            settled: async (place: string) => balancer?.settled(place),
-            leaving: async (place: string) => balancer?.leaving(place),
-          },
-        }),
+  const inFront: { balancer?: BalancerComponent | undefined } = {};
+  const variables = () => ({
+    ...environment,
+    ...Object.assign({}, ...companions.map((companion) => companion.provided())),
+    ...shardAddresses(topology, environment),
+    ...Object.fromEntries(databases.map((database, index) => [shardVariable(index), database.url()])),
+    ...replicated?.environment,
+    ...Object.fromEntries(redis.map(({ variable, url }) => [variable, url])),
+    ...(broker === undefined ? {} : { [brokerVariable]: broker.url }),
+    ...(plan.hasVarnish ? { [purgeVariable]: purgeSecret } : {}),
+    RUNGS_DIR: folder,
   });
-  if (plan.balancer !== undefined) {
-    const make = plan.balancer === "nginx" ? nginxComponent : haproxyComponent;
-    balancer = make({
-      balancer: balancerOf(plan, { appPort, ports }),
-      program: findProgram(plan.balancer, environment) as string,
-      ...{ folder, logFolder: logs, environment },
-      needs: ["web"],
-      probe: (signal) => expectOk(`${plan.hasVarnish ? `http://127.0.0.1:${ports["balancer"]}` : app}/readyz`, signal),
-      isInUse: (port) => web.isInUse(port),
-    });
-  }
-  const edge = plan.hasVarnish
-    ? await varnishComponent({
-        edge: edgeOf(plan, { ports, secret: purgeSecret }),
-        program: findProgram("varnishd", environment) as string,
-        ...{ folder, logFolder: logs, environment, needs: ["balancer"] },
-        listen: { host: topology.web.host, port: appPort },
-        purgePort: ports["purge"] as number,
-        probe: (signal) => expectOk(`${app}/readyz`, signal),
-      })
-    : undefined;
-  const inFront = [...(balancer === undefined ? [] : [balancer]), ...(edge === undefined ? [] : [edge])];
-  return { components: [...before, web, ...inFront], web, databases: replicated };
+  const groups = appGroups(plan, {
+    ...{ ports, appPort, logs, inFront, onWebFailure },
+    needs: before.map(({ name }) => name),
+    environment: variables,
+  });
+  const front = await frontComponents(plan, {
+    ...{ ports, appPort, app, logs, groups, purgeSecret, environment },
+  });
+  inFront.balancer = front.balancer;
+  return { components: [...before, ...groups.all, ...front.components], groups, databases: replicated };
 }
 
 /** Keeps the record up to date with the processes there are. */

@@ -6,9 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { varnishCdn } from "rungs/cdn/varnish";
+import { findProgram } from "../../src/stack/find-program.ts";
 import { expectOk } from "../../src/stack/http-probe.ts";
 import { choosePorts } from "../../src/stack/ports.ts";
-import { findProgram } from "../../src/stack/programs.ts";
 import { varnishComponent } from "../../src/stack/varnish.ts";
 import type { Edge } from "../../src/stack/varnish-config.ts";
 

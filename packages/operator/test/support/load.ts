@@ -37,8 +37,13 @@ export function startLoad(options: {
   /** Default 24. */
   readonly connections?: number;
   readonly isKeyed?: boolean;
+  /** Default "/read"; answers with its `pid`. */
+  readonly readPath?: string;
+  /** Default `/write?id=ID`. */
+  readonly writePath?: (id: string) => string;
 }): RunningLoad {
   const { port, ratePerSecond = 150, connections = 24, isKeyed = false } = options;
+  const { readPath = "/read", writePath = (id: string) => `/write?id=${id}` } = options;
   const failures: Failure[] = [];
   const pids = new Set<number>();
   const counts = { GET: 0, POST: 0 };
@@ -55,7 +60,7 @@ export function startLoad(options: {
     const { isReused } = connection;
     underWay++;
     const key = isKeyed ? id : undefined;
-    const answer = await connection.send(method, method === "POST" ? `/write?id=${id}` : "/read", key);
+    const answer = await connection.send(method, method === "POST" ? writePath(id) : readPath, key);
     underWay--;
     counts[method]++;
     latencyMaxMs = Math.max(latencyMaxMs, performance.now() - intended);

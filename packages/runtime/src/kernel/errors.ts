@@ -27,9 +27,12 @@ export type ErrorCode =
   | "STATEMENT_NAME_TAKEN"
   | "TABLE_UNDECLARED"
   | "EVENT_INVALID"
+  | "HANDLER_UNKNOWN"
   | "STORAGE_KEY_INVALID"
   | "STORAGE_REFUSED"
   | "CDN_REFUSED"
+  | "CALL_INVALID"
+  | "CALL_DENIED"
   // availability
   | "DATABASE_UNREACHABLE"
   | "DATABASE_START_FAILED"
@@ -42,6 +45,13 @@ export type ErrorCode =
   | "SHARD_MOVED"
   | "SHARD_LEASE_EXPIRED"
   | "SHARD_TIMEOUT"
+  | "BROKER_UNREACHABLE"
+  | "BROKER_UNROUTABLE"
+  | "OUTBOX_FULL"
+  | "CALL_TIMEOUT"
+  | "CALL_UNREACHABLE"
+  | "CALL_REFUSED"
+  | "CALL_FAILED"
   | "CDN_UNREACHABLE"
   | "CACHE_LOAD_FAILED"
   | "CACHE_INVALIDATION_DELAYED"
@@ -58,6 +68,8 @@ export type ErrorCode =
   | "LEASE_LOST"
   | "PLACEMENT_OVERTAKEN"
   | "IDEMPOTENCY_KEY_UNSETTLED"
+  | "HANDLER_AT_WORK"
+  | "REPLAY_REPEATS"
   // requests turned away
   | "SESSION_REQUIRED"
   | "CSRF_REFUSED"
@@ -74,6 +86,7 @@ export type ErrorCode =
   | "STORAGE_LIMIT_EXCEEDED"
   | "STORAGE_RANGE_INVALID"
   | "SESSION_DATA_TOO_LARGE"
+  | "CALL_UNKNOWN"
   | "CAPABILITY_MISSING";
 
 /** Options every Rungs error takes: the error that led to it, kept as `cause`. */

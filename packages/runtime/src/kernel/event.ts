@@ -7,6 +7,8 @@
 export interface EventType<P> {
   /** For example "article.published"; part of stored messages, so never reused for something else. */
   readonly name: string;
+  /** Of the payload's schema: 1 until it was changed in a way that older payloads do not fit. Stored with each message. */
+  readonly version: number;
   /** Gives the payload as stored. Raises `EVENT_INVALID` when it does not fit the event's schema. */
   check(payload: P): P;
 }
@@ -27,11 +29,13 @@ export interface PublishOptions {
 /** A message about to be written with a transaction. */
 export interface Publication {
   readonly event: string;
+  /** The event's. */
+  readonly version: number;
   readonly payload: unknown;
   readonly options: PublishOptions;
 }
 
 /** Makes a message for a one-statement write; inside a transaction use its `publish`. Raises `EVENT_INVALID`. */
 export function publication<P>(event: EventType<P>, payload: P, options: PublishOptions = {}): Publication {
-  return { event: event.name, payload: event.check(payload), options };
+  return { event: event.name, version: event.version, payload: event.check(payload), options };
 }

@@ -26,6 +26,8 @@ class GivenUp extends Error {}
 export async function attempt<C>(options: AttemptOptions<C>): Promise<AttemptResult> {
   const { handler, context, job, stopSignal, random } = options;
   const { attemptsMax, timeLimitMs, backoff } = handler.options;
+  // While old and new processes run side by side, one of the new ones gets it; no try is lost by that.
+  if (job.version > handler.event.version) return { outcome: { kind: "putOff" } };
   if (job.attempt > attemptsMax) {
     // Each failed try is settled by its worker; one try more than the limit is left only by workers that died of it.
     const error = `The process that handled it ended ${attemptsMax} times while it did.`;
@@ -33,7 +35,7 @@ export async function attempt<C>(options: AttemptOptions<C>): Promise<AttemptRes
   }
   let payload: unknown;
   try {
-    payload = handler.event.parse(job.payload);
+    payload = handler.event.parse(job.payload, job.version);
   } catch (error) {
     return { outcome: { kind: "dead", error: messageOf(error) }, error };
   }

@@ -5,37 +5,26 @@
  * last call was under way. A publisher of this process wakes the claims at its commit; jobs published elsewhere, delayed or
  * to be retried are found by looking every `pollMs`.
  *
- * A handler's room is its `concurrency`, and as much again to be claimed ahead when its tries are short, so that it need
- * not wait for the database in between. Jobs count against the room from the claim until they are settled, which bounds
- * everything kept here.
+ * Jobs count against their handler's room (`handler-lane.ts`) from the claim until they are settled, which bounds everything kept here.
  */
 import type { Clock } from "../kernel/clock.ts";
 import type { Logger } from "../kernel/log.ts";
 import { type Random, uuidV7 } from "../kernel/random.ts";
 import { type AttemptResult, attempt } from "./attempt.ts";
 import type { NamedHandler } from "./handler.ts";
+import { type HandlerStats, Lane } from "./handler-lane.ts";
 import type { ClaimedJob, JobStore, SettledJob } from "./job-store.ts";
-
-/** Counters of one handler since the start of the process, and what it does now. */
-export interface HandlerStats {
-  readonly handler: string;
-  readonly running: number;
-  readonly claimed: number;
-  readonly done: number;
-  readonly retried: number;
-  readonly dead: number;
-  /** Sum and count of the time between due and claimed, in ms. */
-  readonly waitedMs: number;
-  readonly delivered: number;
-  /** Sum of the time of all tries, in ms. */
-  readonly busyMs: number;
-}
 
 /** Handlers at work. */
 export interface JobRunner {
   /** New jobs may be in the store of that name: look at once. */
   wake(storeName: string): void;
   stats(): HandlerStats[];
+  /**
+   * Claims nothing more of these handlers, hands back what of them has not begun, and lets what runs end; of all others it
+   * claims again. Names of handlers that do not run here do nothing.
+   */
+  pauseOnly(handlers: readonly string[]): void;
   /**
    * Claims nothing more, hands back what has not begun, gives what runs `graceMs`, breaks off the rest and hands it back.
    */
@@ -46,6 +35,8 @@ export interface JobRunnerOptions<C> {
   readonly stores: readonly JobStore[];
   readonly handlers: readonly NamedHandler<C>[];
   readonly context: C;
+  /** Names of handlers that begin paused; default none. See {@link JobRunner.pauseOnly}. */
+  readonly paused?: readonly string[];
   readonly log: Logger;
   readonly clock: Clock;
   readonly random: Random;
@@ -59,9 +50,10 @@ export interface JobRunnerOptions<C> {
   readonly graceMs?: number;
 }
 
-/** Tries shorter than this on average are claimed ahead. */
-const shortTryMs = 50;
 const settleRetryMs = 200;
+/** How often to look for messages that wait for newer processes, and to tell of them. */
+const newerEveryMs = 5_000;
+const newerToldEveryMs = 60_000;
 
 /** Starts at once. Nothing here raises: errors of the database are logged and tried again. */
 export function startJobRunner<C>(options: JobRunnerOptions<C>): JobRunner {
@@ -77,6 +69,7 @@ class Runner<C> implements JobRunner {
   constructor(options: JobRunnerOptions<C>) {
     this.options = options;
     this.lanes = new Map(options.handlers.map((handler) => [handler.name, new Lane(handler)]));
+    for (const name of options.paused ?? []) this.lanes.get(name)?.pause();
     const stop = this.stopRequest.signal;
     this.workers = options.stores.map((store) => new StoreWorker(store, this.lanes, options, stop));
   }
@@ -89,6 +82,15 @@ class Runner<C> implements JobRunner {
     return [...this.lanes.values()].map((lane) => lane.stats());
   }
 
+  pauseOnly(handlers: readonly string[]): void {
+    for (const [name, lane] of this.lanes) {
+      if (handlers.includes(name)) lane.pause();
+      else lane.isPaused = false;
+    }
+    // Those that go on have room again.
+    for (const worker of this.workers) worker.look();
+  }
+
   async stop(): Promise<void> {
     const { graceMs = 10_000 } = this.options;
     for (const worker of this.workers) worker.close();
@@ -96,70 +98,6 @@ class Runner<C> implements JobRunner {
     await Promise.all(this.workers.map((worker) => worker.finish()));
     clearTimeout(timer);
     this.stopRequest.abort();
-  }
-}
-
-/** One handler's room and figures in this process, over all stores. */
-class Lane<C> {
-  readonly handler: NamedHandler<C>;
-  readonly waiting: (() => void)[] = [];
-  /** Stores that found no room, first come first: each looks again, once, when there is some. */
-  readonly denied = new Set<{ look(): void }>();
-  /** Jobs claimed or asked for, not yet settled. */
-  held = 0;
-  running = 0;
-  private averageMs = shortTryMs;
-  private readonly counts = { done: 0, retried: 0, dead: 0, waitedMs: 0, delivered: 0, busyMs: 0 };
-
-  constructor(handler: NamedHandler<C>) {
-    this.handler = handler;
-  }
-
-  /** Room for new claims; none until half of it is free, so that claims come in batches. */
-  room(): number {
-    const { concurrency } = this.handler.options;
-    const capacity = this.averageMs < shortTryMs ? concurrency * 2 : concurrency;
-    const free = capacity - this.held;
-    return free * 2 >= capacity ? free : 0;
-  }
-
-  /** Takes room back. Gives those who found none before: they are to look now, first come first. */
-  release(slots: number): readonly { look(): void }[] {
-    this.held -= slots;
-    if (slots === 0 || this.room() === 0) return [];
-    const denied = [...this.denied];
-    this.denied.clear();
-    return denied;
-  }
-
-  /** Begins `start` when one of the handler's places is free. */
-  enter(start: () => void): void {
-    if (this.running < this.handler.options.concurrency) {
-      this.running++;
-      start();
-    } else this.waiting.push(start);
-  }
-
-  leave(): void {
-    const next = this.waiting.shift();
-    if (next === undefined) this.running--;
-    else next();
-  }
-
-  note(job: ClaimedJob, result: AttemptResult, tookMs: number): void {
-    const { counts } = this;
-    this.averageMs += (tookMs - this.averageMs) / 8;
-    counts.delivered++;
-    counts.waitedMs += job.waitedMs;
-    counts.busyMs += tookMs;
-    const kind = result.outcome === "lost" ? "lost" : result.outcome.kind;
-    if (kind === "done") counts.done++;
-    if (kind === "retry") counts.retried++;
-    if (kind === "dead") counts.dead++;
-  }
-
-  stats(): HandlerStats {
-    return { handler: this.handler.name, running: this.running, claimed: this.held, ...this.counts };
   }
 }
 
@@ -181,6 +119,8 @@ class StoreWorker<C> {
   private isLookWanted = false;
   private isClosed = false;
   private isTroubled = false;
+  private newerLookedAt: number;
+  private newerToldAt = Number.NEGATIVE_INFINITY;
 
   constructor(
     store: JobStore,
@@ -194,6 +134,8 @@ class StoreWorker<C> {
     this.stopSignal = stopSignal;
     this.workerId = uuidV7(options.clock, options.random);
     const { pollMs = 500, heartbeatMs = 1_000 } = options;
+    // The first look is in a second or so: what waits then has been left alone.
+    this.newerLookedAt = options.clock.monotonic() - newerEveryMs + heartbeatMs / 2;
     this.timers = [
       setInterval(() => this.look(), pollMs).unref(),
       setInterval(() => void this.beat(), heartbeatMs).unref(),
@@ -241,7 +183,7 @@ class StoreWorker<C> {
         const slots = lane.room();
         lane.held += slots;
         if (slots === 0) lane.denied.add(this);
-        return slots === 0 ? [] : [{ lane, handler: lane.handler.name, slots }];
+        return slots === 0 ? [] : [{ lane, ...lane.wanted(slots) }];
       });
       if (wanted.length === 0) return;
       const jobs = (await this.guarded("claim jobs", () => this.store.claim(this.workerId, wanted))) ?? [];
@@ -272,7 +214,7 @@ class StoreWorker<C> {
   }
 
   private async try(lane: Lane<C>, job: ClaimedJob): Promise<void> {
-    if (this.isClosed) return this.settle({ job, outcome: { kind: "handBack" } });
+    if (this.isClosed || lane.isPaused) return this.settle({ job, outcome: { kind: "handBack" } });
     const { clock, context, random } = this.options;
     const { handler } = lane;
     const since = clock.monotonic();
@@ -329,9 +271,25 @@ class StoreWorker<C> {
   private async beat(): Promise<void> {
     const { leaseMs = 5_000 } = this.options;
     const freed = await this.guarded("give a sign of life", () => this.store.heartbeat(this.workerId, leaseMs));
+    await this.lookForNewer();
     if (freed === undefined || freed === 0) return;
     this.options.log.warn({ store: this.store.name, jobs: freed }, "took over the jobs of a worker that died");
     this.look();
+  }
+
+  /** Nothing of it is lost: the jobs wait for a process that reads them. After a way back to an older app nobody may come. */
+  private async lookForNewer(): Promise<void> {
+    const { clock, log } = this.options;
+    const now = clock.monotonic();
+    if (now - this.newerLookedAt < newerEveryMs || now - this.newerToldAt < newerToldEveryMs) return;
+    this.newerLookedAt = now;
+    const wanted = [...this.lanes.values()].map((lane) => lane.wanted(0));
+    const found = (await this.guarded("look for newer jobs", async () => this.store.newer?.(wanted))) ?? [];
+    if (found.length > 0) this.newerToldAt = now;
+    for (const { handler, version } of found) {
+      const known = this.lanes.get(handler)?.handler.event.version;
+      log.warn({ store: this.store.name, handler, version, known }, "jobs of a newer version wait for newer processes");
+    }
   }
 
   private report(job: ClaimedJob, { outcome, error }: AttemptResult): void {

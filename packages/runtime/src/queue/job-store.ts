@@ -14,6 +14,8 @@ export interface ClaimedJob {
   readonly handler: string;
   readonly key: string | null;
   readonly payload: unknown;
+  /** Version of the payload's schema. */
+  readonly version: number;
   /** 1 at the first delivery. */
   readonly attempt: number;
   readonly publishedAt: Date;
@@ -26,6 +28,8 @@ export type Outcome =
   | { readonly kind: "done" }
   | { readonly kind: "retry"; readonly delayMs: number; readonly error: string }
   | { readonly kind: "dead"; readonly error: string }
+  /** Not tried, because its version is newer than this process knows: kept for those that do. */
+  | { readonly kind: "putOff" }
   /** Not tried, or broken off by a stop: goes back as if it had never been claimed. */
   | { readonly kind: "handBack" };
 
@@ -39,6 +43,8 @@ export interface SettledJob {
 export interface Wanted {
   readonly handler: string;
   readonly slots: number;
+  /** Highest version of payloads that the worker reads; default all. A store may give newer ones nevertheless. */
+  readonly version?: number;
 }
 
 /** Where one database keeps its jobs. Every call raises what the database raises; all but `once` may be repeated. */
@@ -62,6 +68,8 @@ export interface JobStore {
   heartbeat(workerId: string, timeoutMs: number): Promise<number>;
   /** The worker ends; it must hold nothing. */
   leave(workerId: string): Promise<void>;
+  /** Handlers that have jobs for newer processes only, and the highest of their versions; as far as that is cheap to know. */
+  newer?(wanted: readonly Wanted[]): Promise<{ readonly handler: string; readonly version: number }[]>;
   /**
    * Inside the caller's transaction `tx`, on this database or another: notes that the step was made by this delivery.
    * "first": go on; "repeated": it was committed before; "lost": another worker has the job now.

@@ -7,7 +7,7 @@ const protocols: Readonly<Record<AddressKind, readonly string[]>> = {
   database: ["postgres", "postgresql"],
   sessions: ["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"],
   cache: ["redis", "rediss", "memcached"],
-  queue: ["amqp", "amqps", "kafka"],
+  queue: ["amqp", "amqps", "kafka", "kafka+ssl"],
 };
 
 /** Parameters such as `password`, `sslpassword`, `auth_token`; `sslkey` names a file and is no secret. */
@@ -51,13 +51,13 @@ export function redactAddress(text: string): string {
 }
 
 /**
- * Sentinels, nodes of a Cluster and those of memcached are listed in one URL, which no URL parser takes: only the first of them
- * is read here.
+ * Sentinels, nodes of a Cluster, those of memcached and those of a message broker are listed in one URL, which no URL parser takes:
+ * only the first of them is read here.
  * libpq takes `postgres://user@/name?host=/socket/folder`, whose empty host behind a user none takes either.
  */
 function parse(text: string): URL | undefined {
   const whole = text
-    .replace(/^((?:rediss?\+\w+|memcached):\/\/(?:[^/?#@]*@)?[^/?#@,]+),[^/?#@]*/, "$1")
+    .replace(/^((?:rediss?\+\w+|memcached|amqps?|kafka(?:\+ssl)?):\/\/(?:[^/?#@]*@)?[^/?#@,]+),[^/?#@]*/, "$1")
     .replace(/^(\w+:\/\/[^/?#]*@)\//, "$1localhost/");
   return URL.canParse(whole) ? new URL(whole) : undefined;
 }

@@ -95,6 +95,8 @@ function example(name: string): string {
     strategy: "range",
     split: "n",
     cache: "off",
+    workers: "2",
+    group: "workers",
     "log-level": "info",
     rung: "1",
     config: "rungs.config.ts",

@@ -1,5 +1,6 @@
 /** Rules between settings that are right each by itself. */
 import { isDeepStrictEqual } from "node:util";
+import { webGroup, workersGroup } from "./groups.ts";
 import { shardCount, type Topology } from "./topology.ts";
 
 /** One line a broken rule; empty when all hold. `source` says where the setting at a path came from. */
@@ -12,6 +13,7 @@ export function crossProblems(topology: Topology, source: (path: string) => stri
     ...sessionProblems(topology),
     ...cacheProblems(topology),
     ...regionProblems(topology),
+    ...groupProblems(topology),
   ].map(([path, message]) => `${path}: ${message} (from ${source(path)}).`);
 }
 
@@ -114,4 +116,41 @@ function regionProblems({ regions = {} }: Topology): Problem[] {
   return all.length < 2 || leaders === 1
     ? []
     : [["regions", `expected exactly one region with isLeader: true, got ${leaders}`]];
+}
+
+function groupProblems({ services = {}, group }: Topology): Problem[] {
+  const { [webGroup]: web, [workersGroup]: workers, ...own } = services;
+  const takenBy = new Map<string, string>();
+  const found: Problem[] = [];
+  if (web?.processes !== undefined) {
+    found.push([`services.${webGroup}.processes`, "is set by web.processes; remove it here"]);
+  }
+  for (const [name, settings] of [
+    [webGroup, web],
+    [workersGroup, workers],
+  ] as const) {
+    if (settings?.services === undefined) continue;
+    found.push([
+      `services.${name}.services`,
+      `has every service without a group of its own; remove the list, or give the group another name than "${name}"`,
+    ]);
+  }
+  if (workers?.url !== undefined) {
+    found.push([
+      `services.${workersGroup}.url`,
+      "has no effect: workers serve nobody; give it to the group that serves",
+    ]);
+  }
+  for (const [name, { services: named = [name] }] of Object.entries(own)) {
+    for (const service of named) {
+      const first = takenBy.get(service);
+      takenBy.set(service, name);
+      if (first === undefined) continue;
+      const where = first === name ? "twice" : `, which services.${first} has already; a service lives in one group`;
+      found.push([`services.${name}`, `names the service "${service}"${first === name ? " " : ""}${where}`]);
+    }
+  }
+  const isThere = group === undefined || group === webGroup || Object.hasOwn(services, group);
+  if (!isThere) found.push(["group", `"${group}" is no group of services; set services.${group}, or leave it out`]);
+  return found;
 }

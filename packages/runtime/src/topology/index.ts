@@ -3,6 +3,16 @@ export { type CommandLine, parseCommandLine } from "./command-line.ts";
 export { type ConfigFile, configFileNames, loadConfigFile } from "./config-file.ts";
 export { describeTopology } from "./describe.ts";
 export { diffTopologies, type TopologyChange } from "./diff.ts";
+export {
+  type GroupWork,
+  groupOfService,
+  groupSizes,
+  groupsOf,
+  type ProcessWork,
+  processWork,
+  webGroup,
+  workersGroup,
+} from "./groups.ts";
 export type { FlagName, Flags } from "./inputs.ts";
 export { nearestName } from "./nearest.ts";
 export { presetFor, presetShards, type Rung, rungOf, rungPresets } from "./presets.ts";
@@ -14,6 +24,7 @@ export {
   defaultTopology,
   defineTopology,
   type Region,
+  type ServiceGroup,
   type ShardServers,
   shardCount,
   type Topology,

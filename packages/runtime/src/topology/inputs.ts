@@ -32,6 +32,8 @@ export const outerSettings: readonly OuterSetting[] = [
   { path: "database.shards", variable: "RUNGS_SHARDS", flag: "shards", read: asInteger },
   { path: "database.strategy", variable: "RUNGS_STRATEGY", flag: "strategy", read: asText },
   { path: "cache.isEnabled", variable: "RUNGS_CACHE", flag: "cache", read: asSwitch },
+  { path: "services.workers.processes", variable: "RUNGS_WORKERS", flag: "workers", read: asInteger },
+  { path: "group", variable: "RUNGS_GROUP", flag: "group", read: asText },
   { path: "log.level", variable: "RUNGS_LOG_LEVEL", flag: "log-level", read: asText },
 ];
 
@@ -42,7 +44,17 @@ export const splitInput = { path: "database.splits", flag: "split" } as const;
 export const rungInput = { variable: "RUNGS_RUNG", flag: "rung" } as const;
 
 /** Names of the flags that give a setting or a preset; each takes a value. */
-export type FlagName = "port" | "host" | "dir" | "shards" | "strategy" | "cache" | "log-level" | "rung";
+export type FlagName =
+  | "port"
+  | "host"
+  | "dir"
+  | "shards"
+  | "strategy"
+  | "cache"
+  | "workers"
+  | "group"
+  | "log-level"
+  | "rung";
 
 /** Values of flags as typed; `split` holds all of its. */
 export type Flags = Readonly<Partial<Record<FlagName, string | undefined>>> & {
@@ -57,6 +69,8 @@ export const flagNames: readonly FlagName[] = [
   "shards",
   "strategy",
   "cache",
+  "workers",
+  "group",
   "log-level",
   "rung",
 ];

@@ -1,4 +1,5 @@
 /** The five rungs of the ladder as topologies: what each adds to the one below. */
+import { webGroup } from "./groups.ts";
 import { putSetting, settingsOf } from "./paths.ts";
 import { env, type Secret } from "./secret.ts";
 import { deepFreeze, defaultTopology, type Topology, type TopologyInput } from "./topology.ts";
@@ -30,7 +31,7 @@ export const rungPresets: Readonly<Record<Rung, TopologyInput>> = deepFreeze({
   2: balanced,
   3: cached,
   4: sharded,
-  5: { ...sharded, queue: { url: env("QUEUE_URL") } },
+  5: { ...sharded, queue: { url: env("QUEUE_URL") }, services: { workers: { processes: 2 } } },
 });
 
 /** The whole topology of a rung, defaults filled in. */
@@ -41,13 +42,14 @@ export function presetFor(rung: Rung): Topology {
 }
 
 /**
- * The highest rung whose mark the topology bears: a broker or regions 5; followers or several database servers 4; a
+ * The highest rung whose mark the topology bears: a broker, groups of processes or regions 5; followers or several database servers 4; a
  * shared cache or a CDN 3; several processes, a balancer or shared sessions 2. Several embedded shards stay rung 1:
  * they are still one process and its databases beside it.
  */
 export function rungOf(topology: Topology): Rung {
-  const { database, queue, cache, cdn, web, sessions, regions } = topology;
-  if (queue.url !== undefined || Object.keys(regions ?? {}).length > 0) return 5;
+  const { database, queue, cache, cdn, web, sessions, regions, services } = topology;
+  const hasGroups = Object.keys(services ?? {}).some((name) => name !== webGroup);
+  if (queue.url !== undefined || hasGroups || Object.keys(regions ?? {}).length > 0) return 5;
   const servers = typeof database.shards === "number" ? [] : database.shards;
   if (servers.length > 1 || servers.some(({ followers = [] }) => followers.length > 0)) return 4;
   if (cache.url !== undefined || cdn !== undefined) return 3;

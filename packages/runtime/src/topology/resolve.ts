@@ -8,6 +8,7 @@ import { ConfigError } from "../kernel/errors.ts";
 import { addressProblem } from "./address.ts";
 import { crossProblems } from "./cross-check.ts";
 import { explainIssues, joinProblems, showText } from "./explain.ts";
+import { webGroup } from "./groups.ts";
 import { type FlagName, type Flags, mistypedVariables, outerSettings, rungInput, splitInput } from "./inputs.ts";
 import { leavesOf, putSetting, settingsOf } from "./paths.ts";
 import { presetShards, type Rung, rungPresets } from "./presets.ts";
@@ -66,6 +67,7 @@ export function resolveTopology(input: ResolveInput): ResolvedTopology {
       continue;
     }
     for (const group of ["sessions", "storage", "queue"]) merged[group] ??= {};
+    fillGroups(merged, Object.keys(parsed.data.services ?? {}), { origins, source });
     for (const [path, value] of settingsOf(parsed.data satisfies TopologyInput)) {
       putSetting(merged, path, value);
       origins.set(path, source(path));
@@ -97,6 +99,20 @@ function fillServers(merged: Record<string, unknown>, { isChosen }: { readonly i
   const { shards, strategy, splits } = merged["database"] as Topology["database"];
   const count = isChosen ? shards : strategy === "range" ? splits.length + 1 : undefined;
   if (typeof count === "number") putSetting(merged, "database.shards", presetShards(count));
+}
+
+/** A group may be nothing but a name: that it has one process is said first, so that it is not lost when settings are joined. */
+function fillGroups(
+  merged: Record<string, unknown>,
+  names: readonly string[],
+  { origins, source }: { readonly origins: Map<string, string>; readonly source: (path: string) => string },
+): void {
+  for (const name of names) {
+    const path = `services.${name}.processes`;
+    if (name === webGroup || origins.has(path)) continue;
+    putSetting(merged, path, 1);
+    origins.set(path, source(`services.${name}`));
+  }
 }
 
 function presetLayer(environment: Environment, flags: Flags): Layer & { readonly rung: Rung | undefined } {

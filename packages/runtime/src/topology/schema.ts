@@ -127,6 +127,19 @@ const region = group({
   isLeader: bool,
 });
 
+const serviceGroup = group({
+  processes: integer(1, 256),
+  services: list(
+    text("the name of a service, such as payments", /^[a-z][a-z0-9_]{0,29}$/),
+    "a list of 1 to 256 names of services",
+    1,
+    256,
+  ).optional(),
+  url: text("a base address, such as http://10.0.0.5:8081", /^https?:\/\/[A-Za-z0-9.:[\]-]{1,253}\/?$/).optional(),
+});
+// Processes and their logs are called by it and a number: it must not look like such a name itself.
+const groupName = text("a group's name of a-z, 0-9, _ and -", /^(?!.*-\d+$)[a-z][a-z0-9_-]{0,29}$/);
+
 /** Schema of a topology as written; its output holds secrets as references only. */
 export const topologySchema = group({
   // An address in the folder's place would be created on disk and printed, password and all.
@@ -188,7 +201,14 @@ export const topologySchema = group({
     accessKeyId: reference("accessKeyId", "S3_ACCESS_KEY_ID").optional(),
     secretAccessKey: reference("secretAccessKey", "S3_SECRET_ACCESS_KEY").optional(),
   }).optional(),
-  queue: group({ url: address("queue").optional() }).optional(),
+  queue: group({
+    url: address("queue").optional(),
+    prefix: text('1 to 60 characters such as "shop"', /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,59}$/).optional(),
+    partitions: integer(1, 256),
+    outboxBytesMax: integer(1024 * 1024, Number.MAX_SAFE_INTEGER),
+  }).optional(),
+  services: z.record(groupName, serviceGroup, { error: "expected groups of processes by name" }).optional(),
+  group: groupName.optional(),
   regions: z
     .record(text("a region's name of a-z, 0-9 and -", /^[a-z][a-z0-9-]{0,30}$/), region, {
       error: "expected regions by name",
@@ -202,6 +222,7 @@ export const knownNames: ReadonlyMap<string, readonly string[]> = new Map([
   ...namesOf(topologySchema, ""),
   ...namesOf(shardServers, "database.shards[]"),
   ...namesOf(region, "regions{}"),
+  ...namesOf(serviceGroup, "services{}"),
 ]);
 
 function namesOf(schema: z.core.$ZodType, path: string): [string, readonly string[]][] {

@@ -34,6 +34,16 @@ export interface CdnSettings {
   readonly addresses?: readonly string[] | undefined;
 }
 
+/** Processes of their own for some of the app's work. */
+export interface ServiceGroup {
+  /** 1 to 256, default 1; of `web`, `web.processes` says it. */
+  readonly processes?: number | undefined;
+  /** Services that live in it; default the one of its name. Not for `web` and `workers`, which have what is left. */
+  readonly services?: readonly string[] | undefined;
+  /** Base address at which processes of other groups reach it, of a network nobody else is in. `rungs up` fills in its own. */
+  readonly url?: string | undefined;
+}
+
 /** A topology with every default filled in. */
 export interface Topology {
   /** Folder of everything that embedded tiers store; default ".rungs", relative to the working directory. */
@@ -127,8 +137,23 @@ export interface Topology {
     /** Access to the bucket; needed with a URL. */
     readonly secretAccessKey?: Secret | undefined;
   };
-  /** Message broker; no URL: jobs live in the database. */
-  readonly queue: { readonly url?: Address | undefined };
+  readonly queue: {
+    /** Message broker: RabbitMQ, `amqp://host:port`, or Kafka, `kafka://host:port`. No URL: jobs live in the database. */
+    readonly url?: Address | undefined;
+    /** Before every name in the broker; apps that share one need different ones. Default "rungs". */
+    readonly prefix: string;
+    /** Sequences of a handler's messages in the broker, 1 to 256: most processes that can work on them at once. Default 8. */
+    readonly partitions: number;
+    /** A shard whose messages for the broker take more than this refuses further ones; default 10 GiB. */
+    readonly outboxBytesMax: number;
+  };
+  /**
+   * Groups of processes by name, see `groups.ts`; default none: every process does everything. `workers` runs the handlers of all
+   * services without a group of their own, `web` serves their routes; any other group does both for its services.
+   */
+  readonly services?: Readonly<Record<string, ServiceGroup>> | undefined;
+  /** The group that this process belongs to; default none: it does everything. */
+  readonly group?: string | undefined;
   /** Regions by name; default one, unnamed. */
   readonly regions?: Readonly<Record<string, Region>> | undefined;
   readonly log: {
@@ -179,7 +204,7 @@ export const defaultTopology: Topology = deepFreeze({
     preparedStatements: true,
   },
   storage: {},
-  queue: {},
+  queue: { prefix: "rungs", partitions: 8, outboxBytesMax: 10 * 1024 ** 3 },
   log: { level: "info", isPretty: false },
 });
 

@@ -4,13 +4,12 @@ import { defaultTopology, type Topology } from "./topology.ts";
 
 /** Paths of the settings that nothing carries out yet; empty when the topology can run. */
 export function unsupportedSettings(topology: Topology): string[] {
-  const { web, cdn, queue, regions, database, log } = topology;
+  const { web, cdn, regions, database, log } = topology;
   const found: string[] = [];
   if (web.processes > 1) found.push("web.processes");
   if (web.balancer !== undefined) found.push("web.balancer");
   if (cdn?.provider === "fastly") found.push("cdn.provider");
   if (cdn?.provider === "varnish" && cdn.addresses === undefined) found.push("cdn");
-  if (queue.url !== undefined) found.push("queue.url");
   if (regions !== undefined && Object.keys(regions).length > 0) found.push("regions");
   // Each table names its own key today; one for all of them has no reader yet.
   if (database.key !== defaultTopology.database.key) found.push("database.key");

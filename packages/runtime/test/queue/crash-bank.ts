@@ -1,6 +1,6 @@
 /**
  * A bank for the crash test: two shards with accounts and an append-only journal without any constraint, so that a lost,
- * doubled or disordered effect shows. Run as a program it is one worker: `node crash-bank.ts '["postgres://...", ...]'`.
+ * doubled or disordered effect shows. Run as a program it is one worker: `node crash-bank.ts '{"urls": ["postgres://...", ...]}'`.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -17,7 +17,9 @@ import {
 import { systemClock } from "../../src/kernel/clock.ts";
 import { silentLogger } from "../../src/kernel/log.ts";
 import { systemRandom } from "../../src/kernel/random.ts";
-import { defineEvent, handle, type NamedHandler, postgresQueue } from "../../src/queue/index.ts";
+import { kafkaBroker } from "../../src/queue/drivers/kafka-broker.ts";
+import { rabbitmqBroker } from "../../src/queue/drivers/rabbitmq-broker.ts";
+import { type Broker, defineEvent, handle, type NamedHandler, postgresQueue } from "../../src/queue/index.ts";
 
 export interface BankTables {
   journal: { owner_id: string; number: number; amount: number; position: Generated<number> };
@@ -40,12 +42,27 @@ const book = define<{ ownerId: string; number: number; amount: number }>()("cras
   q.insertInto("journal").values({ owner_id: p.ownerId, number: p.number, amount: p.amount }).returning("number"),
 );
 
+/** Where a bank's data and messages are. */
+export interface BankPlaces {
+  /** Of the shards' databases. */
+  readonly urls: readonly string[];
+  /** Of the broker between publishing and handling; default none. */
+  readonly brokerUrl?: string | undefined;
+}
+
+function brokerAt(url: string): Broker {
+  const options = { url, prefix: "bank", partitions: 4 };
+  // A dead member's share is not waited for long either.
+  return url.startsWith("kafka")
+    ? kafkaBroker({ ...options, sessionMs: 2_000, heartbeatMs: 100 })
+    : rabbitmqBroker(options);
+}
+
 /** Opens the bank with its queue; `leaseMs` is short, so that a dead worker's keys are not waited for long. */
-export function openBank(urls: readonly string[]) {
-  const shards = urls.map((url, index) => openPostgres({ name: `shard ${index}`, address: { url } })) as [
-    ShardConnection,
-    ...ShardConnection[],
-  ];
+export function openBank({ urls, brokerUrl }: BankPlaces) {
+  const shards = urls.map((url, index) =>
+    openPostgres({ name: `shard ${index}`, address: { url }, pool: { connectionsMax: 8 } }),
+  ) as [ShardConnection, ...ShardConnection[]];
   const transfer = handle(
     transferOrdered,
     async ({ payload, once }) => {
@@ -59,7 +76,9 @@ export function openBank(urls: readonly string[]) {
     { concurrency: 20, attemptsMax: 3, backoff: { firstMs: 20, maxMs: 50 } },
   );
   const handlers: NamedHandler<undefined>[] = [{ ...transfer, name: "bank.transfer" }];
-  const queue = postgresQueue<undefined>({ handlers, clock: systemClock, random: systemRandom });
+  const broker = brokerUrl === undefined ? undefined : brokerAt(brokerUrl);
+  const clocks = { clock: systemClock, random: systemRandom };
+  const queue = postgresQueue<undefined>({ handlers, ...clocks, ...(broker === undefined ? {} : { broker }) });
   const db = shardedDatabase<BankTables>({
     shards,
     placement: initialPlacement({ strategy: "hash", shards: shards.length }),
@@ -75,12 +94,13 @@ export function openBank(urls: readonly string[]) {
       pollMs: 50,
       heartbeatMs: 200,
       leaseMs: 1_000,
+      relay: { leaseMs: 1_000 },
     });
-  return { db, shards, work };
+  return { db, shards, work, close: async () => void (await Promise.all([db.close(), broker?.close()])) };
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const bank = openBank(JSON.parse(process.argv[2] ?? "[]") as string[]);
+  const bank = openBank(JSON.parse(process.argv[2] ?? "") as BankPlaces);
   // Ends with the test, however that ends.
   process.on("disconnect", () => process.exit());
   await bank.work();

@@ -75,6 +75,10 @@ describe("rungOf", () => {
     [{ database: { shards: [{ leader: "postgres://a/x", followers: [env("F")] }] } }, 4],
     [{ database: { shards: [{ leader: "postgres://a/x" }, { leader: "postgres://b/x" }] } }, 4],
     [{ queue: { url: "amqp://h" } }, 5],
+    [{ services: { workers: {} } }, 5],
+    [{ services: { payments: { processes: 2 } } }, 5],
+    [{ services: { web: { url: "http://h" } } }, 1],
+    [{ services: {} }, 1],
     [{ regions: { eu: { addresses: ["192.0.2.1"] } } }, 5],
     [{ regions: {} }, 1],
   ];
@@ -117,7 +121,7 @@ describe("unsupportedSettings", () => {
   });
 
   it("names every setting that would be ignored", () => {
-    expect(unsupportedSettings(presetFor(5))).toEqual(["web.processes", "web.balancer", "cdn", "queue.url"]);
+    expect(unsupportedSettings(presetFor(5))).toEqual(["web.processes", "web.balancer", "cdn"]);
     expect(unsupportedSettings(topologyOf({ regions: { eu: { addresses: ["192.0.2.1"] } } }))).toEqual(["regions"]);
     expect(unsupportedSettings(topologyOf({ database: { key: "team_id" }, log: { isPretty: true } }))).toEqual([
       "database.key",
@@ -139,8 +143,7 @@ describe("unsupportedSettings", () => {
           "One process alone cannot carry out web.processes and web.balancer. Start the app with all its servers: rungs up.",
       }),
     );
-    expect(() => refuseUnsupported(presetFor(5))).toThrow(
-      "Not in this version of Rungs yet: web.processes, web.balancer, cdn, queue.url",
-    );
+    const worldwide = topologyOf({ web: { processes: 2 }, regions: { eu: { addresses: ["192.0.2.1"] } } });
+    expect(() => refuseUnsupported(worldwide)).toThrow("Not in this version of Rungs yet: web.processes, regions.");
   });
 });

@@ -6,7 +6,7 @@ import type { Command, CommandContext, Values } from "../../command.ts";
 import { NotFoundError, UsageError } from "../../exit-code.ts";
 import { counted } from "../../output.ts";
 import { wholeNumber } from "../../parse.ts";
-import { handlerFlag, jobFlags, withJobs } from "./common.ts";
+import { handlerFlag, jobFlags, missingOf, withJobs } from "./common.ts";
 
 const limitDefault = 1_000;
 /** Ids on one command line. */
@@ -100,7 +100,7 @@ async function change(kind: Change, values: Values, context: CommandContext): Pr
     if (ids !== undefined && count === 0) {
       throw new NotFoundError(`None of the ${counted(ids.length, "id")} has a job to ${kind.verb}. ${kind.none}`);
     }
-    output.json({ [kind.done]: count });
+    output.json({ [kind.done]: count, ...missingOf(jobs) });
     output.line(`${counted(count, "job")} ${kind.done}.`);
     if (ids === undefined && count === selection.limit) output.line(`That was the limit; there may be more.`);
   });

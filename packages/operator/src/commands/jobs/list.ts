@@ -4,7 +4,7 @@ import { type JobFilter, type JobState, type JobSummary, jobPageMax, jobStates }
 import type { Command, CommandContext, Values } from "../../command.ts";
 import { duration, type Output, plain, shorten } from "../../output.ts";
 import { wholeNumber } from "../../parse.ts";
-import { handlerFlag, jobFlags, withJobs } from "./common.ts";
+import { handlerFlag, jobFlags, missingOf, withJobs } from "./common.ts";
 
 const limitDefault = 20;
 
@@ -56,7 +56,7 @@ async function listJobs(values: Values, context: CommandContext, state: JobState
   const filter = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   await withJobs(values, context, async (jobs) => {
     const page = await jobs.list({ ...filter, limit } satisfies JobFilter);
-    output.json(page);
+    output.json({ ...page, ...missingOf(jobs) });
     if (page.jobs.length === 0) return output.line("No jobs.");
     show(page.jobs, output, state === "dead");
     if (page.next !== null) output.line(`\nThere are more. Next page: the same with --after ${page.next}`);

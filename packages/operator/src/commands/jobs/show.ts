@@ -1,9 +1,10 @@
 /** `rungs jobs show ID`: all about one message. */
+import type { OpenJobs } from "rungs/jobs";
 import type { JobDetail } from "rungs/queue";
 import type { Command } from "../../command.ts";
 import { NotFoundError, UsageError } from "../../exit-code.ts";
 import { type Output, plain } from "../../output.ts";
-import { jobFlags, withJobs } from "./common.ts";
+import { jobFlags, missingOf, withJobs } from "./common.ts";
 
 /** `rungs jobs show`. */
 export const show: Command = {
@@ -20,8 +21,8 @@ export const show: Command = {
     if (id === undefined) throw new UsageError("Name a job: rungs jobs show ID.\nTry: rungs jobs show --help");
     await withJobs(values, context, async (open) => {
       const jobs = await open.show(id);
-      if (jobs.length === 0) throw new NotFoundError(`There is no job ${id}. It may be done: done jobs are not kept.`);
-      context.output.json({ jobs });
+      if (jobs.length === 0) throw new NotFoundError(`There is no job ${id}.${whyNone(open)}`);
+      context.output.json({ jobs, ...missingOf(open) });
       for (const [index, job] of jobs.entries()) {
         if (index > 0) context.output.line("");
         showJob(job, context.output);
@@ -30,12 +31,19 @@ export const show: Command = {
   },
 };
 
+function whyNone(open: OpenJobs): string {
+  const missing = open.missing().map(({ name }) => name);
+  const elsewhere = missing.length === 0 ? "" : `, or be on ${missing.join(" or ")}, which did not answer`;
+  return ` It may be done: done jobs are not kept${elsewhere}.`;
+}
+
 function showJob(job: JobDetail, output: Output): void {
   const { colors } = output;
   const fields: [string, string][] = [
     ["id", job.id],
     ["handler", plain(job.handler)],
     ["event", plain(job.event)],
+    ["version", String(job.version)],
     ["state", job.state === "dead" ? colors.red(job.state) : job.state],
     ["key", plain(job.key ?? "-")],
     ["priority", job.priority],

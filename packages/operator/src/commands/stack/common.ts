@@ -1,15 +1,22 @@
 /** What the commands about a stack have in common. */
 import { resolve } from "node:path";
 import type { ArgsDef } from "citty";
-import { loadConfigFile, parseCommandLine, resolveTopology, type Topology } from "rungs/topology";
+import {
+  groupSizes,
+  loadConfigFile,
+  parseCommandLine,
+  resolveTopology,
+  type Topology,
+  workersGroup,
+} from "rungs/topology";
 import type { CommandContext, Values } from "../../command.ts";
 import { UsageError } from "../../exit-code.ts";
 import { duration, type Output } from "../../output.ts";
 import { wholeNumber } from "../../parse.ts";
 import { readAppPackage } from "../../stack/app-package.ts";
-import type { ProcessReport, ShardReport } from "../../stack/component.ts";
+import type { HandlerReport, ProcessReport, ShardReport } from "../../stack/component.ts";
 import type { Replication } from "../../stack/patroni-config.ts";
-import { planStack, type StackPlan } from "../../stack/stack-plan.ts";
+import { type BrokerKind, planStack, type StackPlan } from "../../stack/stack-plan.ts";
 import { flagWords, topologyFlags, topologyOf } from "../../topology-flags.ts";
 
 const processesMax = 256;
@@ -46,10 +53,12 @@ export async function planOf(values: Values, context: CommandContext, rung?: str
   const { environment, folder } = context;
   const topology = withWebFlags(await startTopology(values, context, rung), values);
   const replication = values.text("replication") as Replication | undefined;
+  const broker = values.text("queue") as BrokerKind | undefined;
   const plan = planStack({
     topology,
     environment,
     ...(replication === undefined ? {} : { replication }),
+    ...(broker === undefined ? {} : { broker }),
     app: await readAppPackage(folder),
     folder: resolve(folder, topology.dataDirectory),
   });
@@ -62,7 +71,7 @@ async function startTopology(
   { environment, folder, output }: CommandContext,
   rung?: string,
 ): Promise<Topology> {
-  const names = ["dir", "config", "shards", "strategy", "split", "rung", "port", "host", "log-level"];
+  const names = ["dir", "config", "shards", "strategy", "split", "rung", "port", "host", "workers", "log-level"];
   const given = names.flatMap((name) =>
     name === "rung" && rung !== undefined ? [`--rung=${rung}`] : flagWords(values, name),
   );
@@ -73,12 +82,15 @@ async function startTopology(
   return resolved.topology;
 }
 
-/** `--processes` and `--balancer`, over what the settings say; several processes get nginx when no balancer is named. */
+/** `--processes` and `--balancer`, over what the settings say; several processes, or groups with routes, get nginx when no balancer is named. */
 function withWebFlags(topology: Topology, values: Values): Topology {
   const { web } = topology;
   const processes = wholeNumber(values, { name: "processes", min: 1, max: processesMax, fallback: web.processes });
   const named = values.text("balancer") as "nginx" | "haproxy" | undefined;
-  const balancer = named ?? web.balancer ?? (processes > 1 ? "nginx" : undefined);
+  const isSplit = groupSizes(topology)
+    .slice(1)
+    .some(({ name }) => name !== workersGroup);
+  const balancer = named ?? web.balancer ?? (processes > 1 || isSplit ? "nginx" : undefined);
   return { ...topology, web: { ...web, processes, balancer } };
 }
 
@@ -121,6 +133,26 @@ export function showShards(shards: readonly ShardReport[], output: Output): void
         String(port),
       ]),
     ),
+  });
+}
+
+/** A table of the handlers; nothing where no process runs one. */
+export function showHandlers(handlers: readonly HandlerReport[], output: Output): void {
+  if (handlers.length === 0) return;
+  const { colors } = output;
+  output.line("");
+  output.table({
+    head: ["HANDLER", "PROCESSES", "RUNNING", "WAITING", "DONE", "RETRIED", "DEAD"],
+    right: [1, 2, 3, 4, 5, 6],
+    rows: handlers.map(({ handler, processes, running, waiting, done, retried, dead }) => [
+      handler,
+      String(processes),
+      String(running),
+      waiting === null ? colors.dim("-") : String(waiting),
+      String(done),
+      String(retried),
+      dead === 0 ? colors.dim("0") : colors.red(String(dead)),
+    ]),
   });
 }
 

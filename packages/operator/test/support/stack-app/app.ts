@@ -1,19 +1,34 @@
 /** An app for the launcher's tests: quick reads, writes that leave a row each, and mirrors of what it was sent. */
 import { randomUUID } from "node:crypto";
-import { appendFileSync } from "node:fs";
+import { appendFileSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
-import { defineApp, defineService } from "rungs";
+import { defineApp, defineService, type ServiceContext } from "rungs";
+import { serve } from "rungs/call";
 import type {} from "rungs/cdn/fastify";
 import { serveLive } from "rungs/live/fastify";
+import { handle } from "rungs/queue";
+import { charged, noted, whoBills } from "./events.ts";
 
 interface Tables {
   readonly writes: { readonly user_id: string };
   readonly entries: { readonly user_id: string; readonly entry_id: string };
+  readonly handled: { readonly user_id: string; readonly handler: string; readonly pid: number };
 }
 
+/** A row for each effect of a handler, with the process that made it. */
+const noteHandled = handle<{ id: string; ms: number }, ServiceContext<Tables>>(
+  noted,
+  async ({ payload: { id, ms }, once }, { db }) => {
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    await once(db.for(id), async (tx) => {
+      await tx.insertInto("handled").values({ user_id: id, handler: "note", pid: process.pid }).execute();
+    });
+  },
+);
+
 const app = defineService<Tables>("app", {
-  tables: { writes: { shardBy: "user_id" }, entries: { shardBy: "user_id" } },
+  tables: { writes: { shardBy: "user_id" }, entries: { shardBy: "user_id" }, handled: { shardBy: "user_id" } },
   migrations: [
     {
       name: "0001_writes",
@@ -26,8 +41,29 @@ const app = defineService<Tables>("app", {
         down: "drop table entries",
       },
     },
+    {
+      name: "0003_handled",
+      shards: {
+        up: "create table handled (user_id text, handler text, pid integer)",
+        down: "drop table handled",
+      },
+    },
   ],
-  routes: (fastify, { cache, db, environment, live }) => {
+  on: { note: noteHandled },
+  routes: (fastify, { cache, call, db, environment, live }) => {
+    // Handled later, in whichever process is there for it; `ms`: how long that takes.
+    fastify.post("/notes", async (request) => {
+      const { id, ms = "0" } = request.query as { id: string; ms?: string };
+      await db.for(id).transaction(async (tx) => tx.publish(noted, { id, ms: Number(ms) }, { key: id }));
+      return { pid: process.pid };
+    });
+    fastify.get("/handled", async () => ({
+      rows: await db.everywhere((shard) => shard.selectFrom("handled").selectAll().execute()),
+    }));
+    // Asks the other service, wherever it runs.
+    fastify.get("/who-bills", async () => ({ ...(await call(whoBills, {})), asker: process.pid }));
+    // Beside routes of another service, whose parameter it would fit.
+    fastify.get("/billing/rates", async () => ({ pid: process.pid, service: "app" }));
     fastify.get("/read", async () => ({ pid: process.pid }));
     fastify.get("/slow", async (request) => {
       const { ms = "300" } = request.query as { ms?: string };
@@ -98,4 +134,32 @@ const app = defineService<Tables>("app", {
   },
 });
 
-export default defineApp({ name: "stack-app", services: [app] });
+/** One that may run in processes of its own. */
+const billing = defineService<Tables>("billing", {
+  on: {
+    charge: handle<{ id: string }, ServiceContext<Tables>>(charged, async ({ payload: { id }, once }, { db }) => {
+      await once(db.for(id), async (tx) => {
+        await tx.insertInto("handled").values({ user_id: id, handler: "charge", pid: process.pid }).execute();
+      });
+    }),
+  },
+  methods: [serve(whoBills, async () => ({ pid: process.pid }))],
+  routes: (fastify, { db, environment }) => {
+    // As in new code that was put in place for the next start.
+    if (existsSync(join(environment["RUNGS_DIR"] as string, "new-code"))) {
+      fastify.get("/invoices/:id", async () => ({ pid: process.pid, service: "billing" }));
+    }
+    fastify.get("/billing/:id", async (request) => ({
+      pid: process.pid,
+      service: "billing",
+      id: (request.params as { id: string }).id,
+    }));
+    fastify.post("/billing/:id/charge", async (request) => {
+      const { id } = request.params as { id: string };
+      await db.for(id).transaction(async (tx) => tx.publish(charged, { id }));
+      return { pid: process.pid, service: "billing" };
+    });
+  },
+});
+
+export default defineApp({ name: "stack-app", services: [app, billing] });

@@ -80,6 +80,14 @@ export function translate(error: unknown, phase: "connect" | "query", pool: Pool
       cause: error,
     });
   }
+  // The state of the queue tier's outbox, see `outbox-tables.ts` there. The message comes with the data, and both are rolled back.
+  if (code === "RQ001") {
+    return new UnavailableError(
+      "OUTBOX_FULL",
+      `${pool.name} takes no messages now: ${reason}, because the broker took too few of them. Nothing was changed. See to the broker, or raise queue.outboxBytesMax.`,
+      { canRetry: true, cause: error },
+    );
+  }
   if (code === "28P01" || code === "28000" || code === "3D000") {
     return new ConfigError("CONFIG_INVALID", `${pool.name} refused the login or database name: ${reason}.`, {
       cause: error,

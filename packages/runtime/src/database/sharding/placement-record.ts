@@ -122,13 +122,14 @@ export async function readPlacement(
 }
 
 /**
- * As {@link openPlacement}, for tools that only look: writes nothing. Raises `CONFIG_INVALID` when the topology and the data
+ * As {@link openPlacement}, for tools that only look: writes nothing. `up`: the shards that are there to be asked. Raises `CONFIG_INVALID` when the topology and the data
  * disagree, or when no app has been started on it yet.
  */
 export async function verifyPlacement(
   home: Kysely<unknown>,
   shards: readonly ShardConnection[],
   wanted: WantedPlacement,
+  up: readonly ShardConnection[] = shards,
 ): Promise<void> {
   const table = await sql<{ isThere: boolean }>`
     select to_regclass('rungs_placement') is not null as "isThere"`.execute(home);
@@ -145,7 +146,7 @@ export async function verifyPlacement(
     );
   }
   refuseOtherShape(row.placement, shards.length, wanted);
-  await Promise.all(shards.map((shard, index) => refuseOtherShard(shard, index, row.cluster)));
+  await Promise.all(up.map((shard) => refuseOtherShard(shard, shards.indexOf(shard), row.cluster)));
 }
 
 function refuseOtherShape(placement: Placement, shards: number, wanted: WantedPlacement): void {

@@ -20,7 +20,11 @@
  *   the log keeps commit order, no step outlives an earlier removal in its key that was lost.
  * - *Dead rows.* While a long transaction holds vacuum back, claims would read every job done since. So they begin at the
  *   due time of the last job claimed, less a little, and look at the whole only about once a second.
+ * - *Beside a broker.* `via_broker` marks what a broker has delivered before and is parked here. An earlier try's effect may still be
+ *   committing somewhere, and there was no lease then; so its steps are rows of `rungs_inbox` also on this database.
  */
+import { dropOperation, operationFunctions, operationTables } from "./operation-tables.ts";
+import { dropOutbox, outboxFunctions, outboxTables } from "./outbox-tables.ts";
 
 /**
  * The functions' plans are made once a session, often on a small table, and must do as well when it has a million rows. So
@@ -117,9 +121,9 @@ const firstOfKey = `
  * Lets go what waits behind removed jobs of `freed_keys`, then claims at most `slots[i]` jobs of `handlers[i]`. `since` has three entries a handler, one a priority: jobs due before are
  * not looked at; null looks at all.
  */
-const claim = `
+const claim = (known = "", ofVersion = "") => `
   create function rungs_claim(
-    worker uuid, handlers text[], slots integer[], since timestamptz[], freed_handlers text[], freed_keys text[]
+    worker uuid, handlers text[], slots integer[], since timestamptz[], freed_handlers text[], freed_keys text[]${known}
   ) returns setof rungs_jobs
   language plpgsql ${planSettings} as $body$
   declare
@@ -148,7 +152,7 @@ const claim = `
           select coalesce(array_agg(c.sequence), '{}'), count(c.key) into locked, found_keys from (
             select j.sequence, j.key from rungs_jobs j
             where j.handler = handlers[i] and j.state = 0 and j.priority = level and j.run_at <= now_at
-              and j.run_at >= coalesce(from_at, '-infinity') and j.worker_id is null
+              and j.run_at >= coalesce(from_at, '-infinity') and j.worker_id is null${ofVersion}
             order by j.run_at, j.sequence limit batch for update skip locked) c;
           exit when locked = '{}';
           if found_keys > 0 then
@@ -176,8 +180,8 @@ const claim = `
  * row is locked by a step that is still being made: they stay as they are, so that one slow step holds up no other job.
  * `is_followed`: behind a job that was removed there is another of its key, as far as this statement can see.
  */
-const settle = `
-  create function rungs_settle(
+const settle = (carried = "") => `
+  create or replace function rungs_settle(
     worker uuid, sequences bigint[], kinds text[], delays float8[], errors text[]
   ) returns table (busy bigint[], is_followed boolean) language plpgsql ${planSettings} as $body$
   declare
@@ -204,8 +208,8 @@ const settle = `
         delete from rungs_jobs j using unnest(sequences, kinds, errors) s(sequence, kind, error)
           where j.sequence = any(mine) and j.sequence = s.sequence and s.kind = 'dead'
           returning j.*, s.error as reason
-      ) insert into rungs_dead_jobs (job_id, handler, event, key, payload, priority, published_at, attempts, steps, error)
-        select job_id, handler, event, key, payload, priority, published_at, attempts, steps, reason from gone
+      ) insert into rungs_dead_jobs (job_id, handler, event, key, payload, priority, published_at, attempts, steps, error${carried})
+        select job_id, handler, event, key, payload, priority, published_at, attempts, steps, reason${carried} from gone
         on conflict (handler, job_id) do nothing;
     end if;
     is_followed := exists (
@@ -263,8 +267,8 @@ const heartbeat = `
   end $body$;`;
 
 /** See {@link JobStore.once}; `origin` is the store_id of the database that holds the job. */
-const once = `
-  create function rungs_once(
+const once = (column = "", ofBroker = "") => `
+  create or replace function rungs_once(
     origin uuid, worker uuid, job_sequence bigint, attempt integer, message uuid, handler_name text, step text
   ) returns text language plpgsql ${planSettings} as $body$
   declare
@@ -274,22 +278,58 @@ const once = `
       insert into rungs_inbox (job_id, handler, step) values (message, handler_name, step) on conflict do nothing;
       return case when found then 'first' else 'repeated' end;
     end if;
-    select j.worker_id, j.attempts, j.steps into job from rungs_jobs j where j.sequence = job_sequence for update;
+    select j.worker_id, j.attempts, j.steps${column} into job from rungs_jobs j where j.sequence = job_sequence for update;
     if not found or job.worker_id is distinct from worker or job.attempts <> attempt then return 'lost'; end if;
-    if step = any(job.steps) then return 'repeated'; end if;
+    ${ofBroker}if step = any(job.steps) then return 'repeated'; end if;
     update rungs_jobs set steps = steps || step where sequence = job_sequence;
     return 'first';
   end $body$;`;
+
+/** After the lease check of {@link once}. The insert waits for a try whose transaction is still under way. */
+const onceOfBroker = `if job.via_broker then
+      insert into rungs_inbox (job_id, handler, step) values (message, handler_name, step) on conflict do nothing;
+      if not found then return 'repeated'; end if;
+      update rungs_jobs set steps = steps || step where sequence = job_sequence;
+      return 'first';
+    end if;
+    `;
+
+/**
+ * Beside the other one, which processes of older apps call: passes over jobs whose payload's version is above `known`, one a handler.
+ * They stay at the head of the index for those that know it.
+ */
+const claimOfVersions = claim(", known integer[]", " and j.version <= known[i]");
+const dropClaimOfVersions =
+  "drop function rungs_claim(uuid, text[], integer[], timestamptz[], text[], text[], integer[]);";
 
 /** Migrations of the queue tier; run them as service "rungs_queue" on every shard. */
 export const queueMigrations = [
   {
     name: "0001_jobs",
     shards: {
-      up: [tables, firstOfKey, unblock, claim, settle, heartbeat, once].join("\n"),
+      up: [tables, firstOfKey, unblock, claim(), settle(), heartbeat, once()].join("\n"),
       down: `
         drop function rungs_first_of_key, rungs_claim, rungs_settle, rungs_unblock, rungs_heartbeat, rungs_once;
         drop table rungs_jobs, rungs_dead_jobs, rungs_workers, rungs_inbox, rungs_events, rungs_schedules, rungs_queue;`,
+    },
+  },
+  {
+    name: "0002_broker",
+    shards: {
+      up: [
+        outboxTables,
+        outboxFunctions(planSettings),
+        settle(", via_broker, version"),
+        once(", j.via_broker", onceOfBroker),
+      ].join("\n"),
+      down: [settle(), once(), dropOutbox].join("\n"),
+    },
+  },
+  {
+    name: "0003_operation",
+    shards: {
+      up: [claimOfVersions, operationTables, operationFunctions(planSettings)].join("\n"),
+      down: [dropClaimOfVersions, dropOperation].join("\n"),
     },
   },
 ] as const;

@@ -18,6 +18,7 @@ export function lateJobStore(name: string, open: () => Promise<JobStore>): JobSt
     heartbeat: async (...call) => (await opened()).heartbeat(...call),
     leave: async (...call) => (await opened()).leave(...call),
     once: async (...call) => (await opened()).once(...call),
+    newer: async (...call) => (await (await opened()).newer?.(...call)) ?? [],
     oldestPublished: async () => (await opened()).oldestPublished(),
     forgetSteps: async (...call) => (await opened()).forgetSteps(...call),
   };

@@ -1,5 +1,6 @@
 /** The operator's view of the job tables of several databases; what it does to them is in `postgres-job-changes.ts`. */
-import { ConfigError } from "../../kernel/errors.ts";
+import { ConfigError, ConflictError, UnavailableError, UnsupportedError } from "../../kernel/errors.ts";
+import type { Broker } from "../broker.ts";
 import { redact } from "../event.ts";
 import {
   type JobAdmin,
@@ -12,14 +13,17 @@ import {
   jobPageMax,
   jobSelectionMax,
   jobStates,
+  replaySafeMs,
 } from "../job-admin.ts";
+import { waitingElsewhere } from "./broker-counts.ts";
 import { priorities } from "./job-writer.ts";
 import { dropJobs, retryJobs, stateSql } from "./postgres-job-changes.ts";
 import type { SqlDatabase } from "./postgres-job-store.ts";
+import { declaredHandler, pausedHandlers, pauseHandler, resumeHandler } from "./postgres-pauses.ts";
 
-const liveSql = `select 0 as part, sequence::text as place, job_id, handler, event, key, payload, priority, published_at,
+const liveSql = `select 0 as part, sequence::text as place, job_id, handler, event, key, payload, version, priority, published_at,
   run_at, attempts, worker_id, steps, error, ${stateSql} as state from rungs_jobs`;
-const deadSql = `select 1 as part, handler || ' ' || job_id::text as place, job_id, handler, event, key, payload, priority,
+const deadSql = `select 1 as part, handler || ' ' || job_id::text as place, job_id, handler, event, key, payload, version, priority,
   published_at, died_at as run_at, attempts, null as worker_id, steps, error, 'dead' as state from rungs_dead_jobs`;
 
 /** No state has an index of its own, so this reads the table once: without sorting, and with helpers where the server has some. */
@@ -38,6 +42,7 @@ interface Row {
   readonly event: string;
   readonly key: string | null;
   readonly payload: unknown;
+  readonly version: number;
   readonly priority: number;
   readonly published_at: Date;
   readonly run_at: Date;
@@ -55,8 +60,29 @@ interface Mark {
   readonly place: string;
 }
 
-/** Opens the view. Raises `CONFIG_INVALID` on an id, page mark or limit that is none. */
-export function jobAdmin(shards: readonly SqlDatabase[]): JobAdmin {
+/** What {@link jobAdmin} looks at. */
+export interface JobAdminOptions {
+  /** The broker that carries messages, if one does. */
+  readonly broker?: Broker;
+  /**
+   * Told of each shard, except the home database, and of the broker when it does not answer: it is passed over then. Default: the
+   * call raises `DATABASE_UNREACHABLE` or `BROKER_UNREACHABLE`.
+   */
+  readonly onMissing?: (name: string, error: UnavailableError) => void;
+}
+
+/** Opens the view, of which the first shard is the home database. Raises `CONFIG_INVALID` on an id, page mark or limit that is none. */
+export function jobAdmin(shards: readonly SqlDatabase[], { broker, onMissing }: JobAdminOptions = {}): JobAdmin {
+  const reached = async <R>(place: { readonly name: string }, ask: () => Promise<R>, otherwise: R): Promise<R> => {
+    try {
+      return await ask();
+    } catch (error) {
+      const isPassedOver = onMissing !== undefined && place !== shards[0] && isUnreachable(error);
+      if (!isPassedOver) throw error;
+      onMissing(place.name, error);
+      return otherwise;
+    }
+  };
   const onAll = async (
     act: (shard: SqlDatabase, selection: JobSelection, room: number) => Promise<number>,
     selection: JobSelection,
@@ -64,13 +90,24 @@ export function jobAdmin(shards: readonly SqlDatabase[]): JobAdmin {
     checkSelection(selection);
     const { limit } = selection;
     let count = 0;
-    for (const shard of shards) if (count < limit) count += await act(shard, selection, limit - count);
+    for (const shard of shards) {
+      if (count < limit) count += await reached(shard, () => act(shard, selection, limit - count), 0);
+    }
     return count;
+  };
+  const home = (): SqlDatabase => {
+    const [first] = shards;
+    if (first === undefined) throw new ConfigError("CONFIG_INVALID", "There is no database.");
+    return first;
   };
   return {
     async counts() {
-      const parts = await Promise.all(shards.map((shard) => shard.query<CountRow>(undefined, countsSql, [])));
-      return totals(parts.flat());
+      const elsewhere = broker === undefined ? [] : await waitingElsewhere({ shards, home: home(), broker, reached });
+      const parts = await Promise.all(
+        shards.map((shard) => reached(shard, () => shard.query<CountRow>(undefined, countsSql, []), [])),
+      );
+      const ready = elsewhere.map((waiting) => ({ ...waiting, state: "ready" as const }));
+      return totals([...parts.flat(), ...ready], await pausedHandlers(home()));
     },
 
     async list(filter) {
@@ -81,7 +118,7 @@ export function jobAdmin(shards: readonly SqlDatabase[]): JobAdmin {
       for (const [index, shard] of shards.entries()) {
         if (index < from.shard || jobs.length > limit) continue;
         const after = index === from.shard ? from : start(index);
-        const rows = await page(shard, filter, after, limit + 1 - jobs.length);
+        const rows = await reached(shard, () => page(shard, filter, after, limit + 1 - jobs.length), []);
         jobs.push(...rows.map((row) => ({ ...summaryOf(row, shard.name), mark: mark(index, row) })));
       }
       const shown = jobs.slice(0, limit);
@@ -91,24 +128,40 @@ export function jobAdmin(shards: readonly SqlDatabase[]): JobAdmin {
 
     async show(id) {
       checkIds([id]);
-      const parts = await Promise.all(shards.map((shard) => details(shard, id)));
+      const parts = await Promise.all(shards.map((shard) => reached(shard, () => details(shard, id), [])));
       return parts.flat();
     },
 
     retry: (selection) => onAll(retryJobs, selection),
     drop: (selection) => onAll(dropJobs, selection),
+    pause: async (handler) => pauseHandler(home(), handler),
+    resume: async (handler) => resumeHandler(home(), handler),
+
+    async replay(handler, { from, mayRepeat = false }) {
+      const subscription = await declaredHandler(home(), handler);
+      if (broker?.replay === undefined) throw cannotReplay(broker);
+      if (!mayRepeat && Date.now() - from.getTime() > replaySafeMs) throw repeats(handler);
+      await broker.replay(subscription, { from });
+    },
   };
+}
+
+function isUnreachable(error: unknown): error is UnavailableError {
+  return (
+    error instanceof UnavailableError && (error.code === "DATABASE_UNREACHABLE" || error.code === "BROKER_UNREACHABLE")
+  );
 }
 
 interface CountRow {
   readonly handler: string;
   readonly state: JobState;
   readonly count: number;
-  readonly age: number;
+  readonly age: number | undefined;
 }
 
-function totals(rows: readonly CountRow[]): JobCounts[] {
+function totals(rows: readonly CountRow[], paused: readonly string[]): JobCounts[] {
   const byHandler = Map.groupBy(rows, (row) => row.handler);
+  for (const handler of paused) if (!byHandler.has(handler)) byHandler.set(handler, []);
   return [...byHandler.entries()]
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([handler, parts]) => {
@@ -117,11 +170,25 @@ function totals(rows: readonly CountRow[]): JobCounts[] {
         jobStates.map((state) => [state, of(state).reduce((sum, { count }) => sum + count, 0)]),
       ) as Record<JobState, number>;
       const oldest = (state: JobState) => {
-        const ages = of(state).map(({ age }) => age);
+        const ages = of(state).flatMap(({ age }) => age ?? []);
         return ages.length === 0 ? null : Math.max(0, Math.round(Math.max(...ages)));
       };
-      return { handler, ...numbers, oldestReadyAgeMs: oldest("ready"), oldestDeadAgeMs: oldest("dead") };
+      const ages = { oldestReadyAgeMs: oldest("ready"), oldestDeadAgeMs: oldest("dead") };
+      return { handler, ...numbers, isPaused: paused.includes(handler), ...ages };
     });
+}
+
+function cannotReplay(broker: Broker | undefined): UnsupportedError {
+  const where = broker === undefined ? "The job tables forget" : `${broker.name} forgets`;
+  const message = `${where} a message once it is done, so there is nothing to deliver once more. Kafka keeps them for a time: set queue.url to one.`;
+  return new UnsupportedError("CAPABILITY_MISSING", message);
+}
+
+function repeats(handler: string): ConflictError {
+  const message =
+    `What "${handler}" did more than ${replaySafeMs / 3_600_000} hours ago would happen a second time: the records that prevent it ` +
+    "are kept for a day only. Replay from a later time, or say that it may.";
+  return new ConflictError("REPLAY_REPEATS", message);
 }
 
 /** Live jobs by sequence, then dead ones by handler and id: each in the order of its primary key, so that no page sorts. */
@@ -144,12 +211,13 @@ async function page(shard: SqlDatabase, filter: JobFilter, after: Mark, limit: n
 }
 
 async function details(shard: SqlDatabase, id: string): Promise<JobDetail[]> {
-  const sql = `select jobs.*, e.sensitive from (
+  const sql = `select jobs.*, e.sensitive_of -> jobs.version::text as sensitive from (
       ${liveSql} where job_id = $1 union all ${deadSql} where job_id = $1
     ) jobs left join rungs_events e on e.name = jobs.event order by handler, part`;
   const rows = await shard.query<Row & { readonly sensitive: string[][] | null }>(undefined, sql, [id]);
   return rows.map((row) => ({
     ...summaryOf(row, shard.name),
+    version: row.version,
     payload: redact(row.payload, row.sensitive ?? [[]]),
     workerId: row.worker_id,
     steps: row.steps,

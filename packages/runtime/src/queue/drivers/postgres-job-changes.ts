@@ -45,10 +45,12 @@ export async function retryJobs(shard: SqlDatabase, selection: JobSelection, roo
         `with gone as (
           delete from rungs_dead_jobs where (handler, job_id) in (${chosenDeadSql}) returning *
         ), back as (
-          insert into rungs_jobs (job_id, handler, event, key, payload, priority, run_at, published_at, steps, error)
-          select job_id, handler, event, key, payload, priority, clock_timestamp(), published_at, steps, error from gone
-          order by published_at, job_id returning handler, job_id
-        ) select handler, job_id from back order by handler, job_id`,
+          insert into rungs_jobs
+            (job_id, handler, event, key, payload, priority, run_at, published_at, steps, error, version, via_broker)
+          select job_id, handler, event, key, payload, priority, clock_timestamp(), published_at, steps, error, version, via_broker
+          from gone order by published_at, job_id
+          on conflict (handler, job_id) where via_broker do nothing
+        ) select handler, job_id from gone order by handler, job_id`,
         [...valuesOf(selection).slice(0, 2), handler, id, limit],
       ),
     );

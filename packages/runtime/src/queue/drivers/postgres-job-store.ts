@@ -1,6 +1,6 @@
 /** Job store on the tables of `job-tables.ts`: each call is one statement, or two where the order of commits matters. */
 import { CompiledQuery, type QueryResult } from "kysely";
-import type { ClaimedJob, JobStore, SettledJob } from "../job-store.ts";
+import type { ClaimedJob, JobStore, SettledJob, Wanted } from "../job-store.ts";
 
 /** What the store needs of a database: SQL with `$n` parameters, prepared under a name when one is given. */
 export interface SqlDatabase {
@@ -22,6 +22,7 @@ interface JobRow {
   readonly handler: string;
   readonly key: string | null;
   readonly payload: unknown;
+  readonly version: number;
   readonly priority: number;
   readonly attempts: number;
   /** Seconds since the Unix epoch. */
@@ -31,10 +32,21 @@ interface JobRow {
 }
 
 const claimSql = `
-  select sequence, job_id, handler, key, payload, priority, attempts,
+  select sequence, job_id, handler, key, payload, version, priority, attempts,
     extract(epoch from published_at)::float8 as published, extract(epoch from run_at)::float8 as due,
     extract(epoch from clock_timestamp() - run_at)::float8 as waited
-  from rungs_claim($1, $2::text[], $3::int[], array(select to_timestamp(s) from unnest($4::float8[]) s), $5::text[], $6::text[])`;
+  from rungs_claim($1, $2::text[], $3::int[], array(select to_timestamp(s) from unnest($4::float8[]) s), $5::text[], $6::text[], $7::int[])`;
+
+/** Old ones are handled, so newer ones come to stand first. */
+const newerSql = `
+  select w.handler, max(j.version)::int as version
+  from unnest($1::text[], $2::int[]) w(handler, known) cross join unnest(array[0, 1, 2]) p(priority) cross join lateral (
+    select j.version from rungs_jobs j
+    where j.handler = w.handler and j.state = 0 and j.priority = p.priority and j.run_at <= clock_timestamp()
+    order by j.run_at, j.sequence limit 20) j
+  where j.version > w.known group by w.handler`;
+/** Above all versions. */
+const anyVersion = 32_767;
 
 /** A transaction that writes a message takes this long at most to commit it; slower ones wait for the next full look. */
 const commitSlackMs = 2_000;
@@ -58,7 +70,7 @@ export async function postgresJobStore(database: SqlDatabase, now: () => number)
       const handlers = wanted.map(({ handler }) => handler);
       const slots = wanted.map(({ slots }) => slots);
       const freed = removed.splice(0);
-      const values = [workerId, handlers, slots, cursors.of(handlers), ...columnsOf(freed)];
+      const values = [workerId, handlers, slots, cursors.of(handlers), ...columnsOf(freed), knownOf(wanted)];
       const rows = await database.query<JobRow>("rungs_claim", claimSql, values).catch((error: unknown) => {
         removed.push(...freed);
         throw error;
@@ -72,7 +84,7 @@ export async function postgresJobStore(database: SqlDatabase, now: () => number)
       const values = [
         workerId,
         settled.map(({ job }) => job.sequence),
-        settled.map(({ outcome }) => outcome.kind),
+        settled.map(({ outcome }) => (outcome.kind === "putOff" ? "handBack" : outcome.kind)),
         settled.map(({ outcome }) => (outcome.kind === "retry" ? outcome.delayMs : 0)),
         settled.map(({ outcome }) => ("error" in outcome ? outcome.error.slice(0, 2_000) : null)),
       ];
@@ -86,6 +98,11 @@ export async function postgresJobStore(database: SqlDatabase, now: () => number)
           row?.is_followed === true || removed.length > removedMax ? await unblock(database, removed.splice(0)) : 0,
         busy: busy.size === 0 ? [] : settled.filter(({ job }) => busy.has(job.sequence)),
       };
+    },
+
+    newer(wanted) {
+      const handlers = wanted.map(({ handler }) => handler);
+      return database.query<{ handler: string; version: number }>(undefined, newerSql, [handlers, knownOf(wanted)]);
     },
 
     async heartbeat(workerId, timeoutMs) {
@@ -102,13 +119,15 @@ export async function postgresJobStore(database: SqlDatabase, now: () => number)
     async once(tx, workerId, job, step) {
       const sql = "select rungs_once($1, $2, $3, $4, $5, $6, $7) as verdict";
       const values = [origin, workerId, job.sequence, job.attempt, job.jobId, job.handler, step];
-      const [row] = await queryIn<{ verdict: "first" | "repeated" | "lost" }>(tx as StepTransaction, sql, values);
+      const [row] = await queryIn<{ verdict: "first" | "repeated" | "lost" }>(tx, sql, values);
       return row?.verdict ?? "lost";
     },
 
     async oldestPublished() {
       const sql = `select min(oldest) as oldest from (
-        select min(published_at) as oldest from rungs_jobs union all select min(published_at) from rungs_dead_jobs) o`;
+        select min(published_at) as oldest from rungs_jobs union all select min(published_at) from rungs_dead_jobs
+        union all (select published_at from rungs_outbox where sequence >= (select floor from rungs_relay)
+          order by sequence limit 1)) o`;
       const [row] = await database.query<{ oldest: Date | null }>(undefined, sql, []);
       return row?.oldest ?? undefined;
     },
@@ -123,6 +142,10 @@ export async function postgresJobStore(database: SqlDatabase, now: () => number)
       return row?.count ?? 0;
     },
   };
+}
+
+function knownOf(wanted: readonly Wanted[]): number[] {
+  return wanted.map(({ version = anyVersion }) => version);
 }
 
 /** Lets the next job of each key go, once the removal of the one before it has committed. Gives how many came free. */
@@ -159,6 +182,7 @@ function jobOf(row: JobRow): ClaimedJob {
     handler: row.handler,
     key: row.key,
     payload: row.payload,
+    version: row.version,
     attempt: row.attempts,
     publishedAt: new Date(Math.round(row.published * 1_000)),
     waitedMs: row.waited * 1_000,
@@ -166,7 +190,8 @@ function jobOf(row: JobRow): ClaimedJob {
 }
 
 /** Past the shard-key guard, which knows no functions: the statement touches only the queue's own tables. */
-async function queryIn<R>(tx: StepTransaction, sql: string, values: unknown[]): Promise<R[]> {
+export async function queryIn<R>(transaction: unknown, sql: string, values: unknown[]): Promise<R[]> {
+  const tx = transaction as StepTransaction;
   const kysely = tx.kysely ?? tx;
   const plain = kysely.withoutPlugins?.() ?? kysely;
   if (plain.executeQuery === undefined) throw new TypeError("once() needs a shard's transaction or Kysely's.");

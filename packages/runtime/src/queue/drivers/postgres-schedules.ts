@@ -1,7 +1,7 @@
 /** Keeps schedules in the home database and publishes what falls due, in one statement with the next due time. */
 import type { Logger } from "../../kernel/log.ts";
 import { type NamedSchedule, nextDueMs, ruleOf } from "../schedule.ts";
-import { insertSql } from "./job-writer.ts";
+import * as jobWriter from "./job-writer.ts";
 import type { SqlDatabase } from "./postgres-job-store.ts";
 
 export interface ScheduleOptions {
@@ -9,6 +9,8 @@ export interface ScheduleOptions {
   readonly schedules: readonly NamedSchedule[];
   /** The values of `insertSql` for a schedule's message; undefined when nobody handles it. */
   valuesOf(schedule: NamedSchedule): readonly unknown[] | undefined;
+  /** The statement that stores a message where a condition holds; default: as jobs. */
+  readonly insertSql?: (condition: string) => string;
   /** A message was published on the home database. */
   published(): void;
   readonly log: Logger;
@@ -21,12 +23,17 @@ const registerSql = `
   on conflict (name) do update set rule = excluded.rule, due_at = excluded.due_at
     where rungs_schedules.rule <> excluded.rule`;
 
-/** Whoever moves the due time on publishes; others find that it is another by then. */
-const fireSql = `
-  with due as (
-    update rungs_schedules set due_at = to_timestamp($8::float8)
-    where name = $9 and extract(epoch from due_at)::float8 = $10::float8 returning name
-  ) ${insertSql("exists (select 1 from due)")} returning 1`;
+/** Whoever moves the due time on publishes; others find that it is another by then. Its parameters follow those of the insert. */
+function fireSql(insertSql: (condition: string) => string): string {
+  const insert = insertSql("exists (select 1 from due)");
+  const [next, name, due] = [1, 2, 3].map((place) => `$${(insert.match(/\$\d+/g)?.length ?? 0) + place}`);
+  return `
+    with due as (
+      update rungs_schedules set due_at = to_timestamp(${next}::float8)
+      where name = ${name} and extract(epoch from due_at)::float8 = ${due}::float8 returning name
+    ), message as (${insert})
+    select 1 from due`;
+}
 
 /** Starts watching; the promise is settled once the schedules are on record. Gives how to stop. */
 export async function startSchedules(options: ScheduleOptions): Promise<() => Promise<void>> {
@@ -50,7 +57,8 @@ export async function startSchedules(options: ScheduleOptions): Promise<() => Pr
   };
 }
 
-async function fireDue({ home, schedules, valuesOf, published, log }: ScheduleOptions): Promise<void> {
+async function fireDue(options: ScheduleOptions): Promise<void> {
+  const { home, schedules, valuesOf, published, log, insertSql = jobWriter.insertSql } = options;
   const sql = `select name, extract(epoch from due_at)::float8 as due, extract(epoch from clock_timestamp())::float8 as now
     from rungs_schedules where name = any($1) and due_at <= clock_timestamp()`;
   const names = schedules.map(({ name }) => name);
@@ -60,7 +68,7 @@ async function fireDue({ home, schedules, valuesOf, published, log }: ScheduleOp
     const values = named === undefined ? undefined : valuesOf(named);
     if (named === undefined || values === undefined) continue;
     const next = nextDueMs(named.schedule, now * 1_000) / 1_000;
-    const fired = await home.query("rungs_schedule_fire", fireSql, [...values, next, name, due]);
+    const fired = await home.query("rungs_schedule_fire", fireSql(insertSql), [...values, next, name, due]);
     log.debug({ schedule: name, fired: fired.length > 0 }, "a schedule fell due");
     if (fired.length > 0) published();
   }

@@ -30,3 +30,39 @@ export async function readSigningKey(options: {
   if (row === undefined) throw new Error(`The signing key "${name}" vanished while it was read.`);
   return row.secret;
 }
+
+/**
+ * All generations of the key of that name, the newest last; the first is made now unless it is there. Their names are "NAME", "NAME.2",
+ * "NAME.3" and so on. Secrets: never log them.
+ */
+export async function readSigningKeys(options: {
+  readonly database: SqlDatabase;
+  readonly name: string;
+  readonly random?: Random;
+}): Promise<{ readonly name: string; readonly secret: Buffer }[]> {
+  const { database, name } = options;
+  const select = "select name, secret from rungs_signing_keys where name = $1 or starts_with(name, $1 || '.')";
+  const read = () => database.query<{ readonly name: string; readonly secret: Buffer }>(undefined, select, [name]);
+  let rows = await read();
+  if (rows.length === 0) {
+    await readSigningKey(options);
+    rows = await read();
+  }
+  return rows.toSorted((one, other) => generationOf(one.name) - generationOf(other.name));
+}
+
+/** Adds a generation of the key; the old ones stay until somebody deletes their rows. Gives its name. */
+export async function addSigningKey(options: {
+  readonly database: SqlDatabase;
+  readonly name: string;
+  readonly random?: Random;
+}): Promise<string> {
+  const known = await readSigningKeys(options);
+  const name = `${options.name}.${generationOf(known.at(-1)?.name ?? options.name) + 1}`;
+  await readSigningKey({ ...options, name });
+  return name;
+}
+
+function generationOf(name: string): number {
+  return Number(/\.(\d+)$/.exec(name)?.[1] ?? 1);
+}

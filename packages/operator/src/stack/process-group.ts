@@ -1,10 +1,11 @@
 /**
- * The web processes of a stack, in places that the balancer knows.
+ * The processes of one group, such as the web processes of a stack, in places that the balancer knows.
  *
  * - *place*: a port, with or without a process. There are more places than processes, so that a new process can come before an old one
  *   goes, and so that scaling needs no change of the balancer.
  * - *rolling restart*: a new process starts in a free place; once it is ready and the balancer sends it requests, the old one is drained;
- *   one after the other. While the old one drains, the next new one starts already.
+ *   one after the other. While the old one drains, the next new one starts already. Workers, to whom no balancer leads, drain too: they
+ *   finish what they began, and hand back the rest.
  * - *scale*: the same, without the old ones, or without the new ones.
  * - *frozen process*: one that has not answered `/healthz` for 10 s is killed, and so started again.
  *
@@ -12,22 +13,30 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { ConfigError, UnavailableError } from "rungs";
-import type { Component, ProcessReport } from "./component.ts";
+import { NotFoundError } from "../exit-code.ts";
+import type { Component, ProcessReport, Role } from "./component.ts";
 import { statusOf } from "./http-probe.ts";
 import { ManagedProcess, type ProcessPlan } from "./managed-process.ts";
 import { type Answered, toldOf } from "./questions.ts";
+import { publicAddress } from "./stack-plan.ts";
 
 /** A place for a process. */
 export interface Place {
   /** E.g. "web-3". */
   readonly name: string;
   readonly port: number;
+  /** Default "127.0.0.1". */
+  readonly host?: string;
 }
 
-/** What changes of the tier tell as they go on. */
+/** What changes of a group tell as they go on. */
 export type Progress = (text: string) => void;
 
-export interface WebTierOptions {
+export interface ProcessGroupOptions {
+  /** E.g. "web". */
+  readonly name: string;
+  readonly role: Role;
+  /** One alone: a restart ends the old process before the new one starts. */
   readonly places: readonly Place[];
   /** Processes at the start. */
   readonly processes: number;
@@ -35,18 +44,24 @@ export interface WebTierOptions {
   readonly plan: string;
   /** How to run a process in a place. */
   readonly processIn: (place: Place) => ProcessPlan;
+  /** What to type for so many processes when there are no places for them. */
+  readonly startAgain: (processes: number) => string;
   /** See `BalancerComponent`; without a balancer there is nobody to wait for. */
   readonly balancer?: { settled(place: string): Promise<void>; leaving(place: string): Promise<void> };
   /** Hears of a process that does not start at first, in place of the start's failure: for development, where it may be mended. */
   readonly onFailure?: (error: unknown) => void;
+  /** After a restart of the whole group: its code may be new. */
+  readonly onReplaced?: () => Promise<void>;
   /** How long a process may be silent; default 10,000 ms; 0: for ever. */
   readonly silentMsMax?: number;
 }
 
-/** The tier as one component. */
-export interface WebTier extends Component {
+/** The group as one component. */
+export interface ProcessGroup extends Component {
   /** Replaces every process; requests go on being answered. */
   restart(progress: Progress): Promise<void>;
+  /** Replaces the process of that name; the new one has another. Raises `NOT_FOUND` when there is none. */
+  restartOne(name: string, progress: Progress): Promise<void>;
   /** Brings the number of processes to `processes`. */
   scale(processes: number, progress: Progress): Promise<void>;
   /** Whether a process is meant to listen on this port. */
@@ -58,17 +73,17 @@ export interface WebTier extends Component {
 const silentMsMaxDefault = 10_000;
 const askEveryMs = 1_000;
 
-/** Makes the tier. */
-export function webTier(options: WebTierOptions): WebTier {
-  return new Tier(options);
+/** Makes the group. */
+export function processGroup(options: ProcessGroupOptions): ProcessGroup {
+  return new Group(options);
 }
 
-class Tier implements WebTier {
-  readonly name = "web";
-  readonly role = "web";
+class Group implements ProcessGroup {
+  readonly name: string;
+  readonly role: Role;
   readonly needs: readonly string[];
   readonly plan: string;
-  private readonly options: WebTierOptions;
+  private readonly options: ProcessGroupOptions;
   /** By place, in the order of their start. */
   private readonly running = new Map<Place, ManagedProcess>();
   private readonly stopping = new AbortController();
@@ -76,8 +91,10 @@ class Tier implements WebTier {
   private watching: NodeJS.Timeout | undefined;
   private readonly silentSince = new Map<ManagedProcess, number>();
 
-  constructor(options: WebTierOptions) {
+  constructor(options: ProcessGroupOptions) {
     this.options = options;
+    this.name = options.name;
+    this.role = options.role;
     this.needs = options.needs;
     this.plan = options.plan;
   }
@@ -123,22 +140,17 @@ class Tier implements WebTier {
   }
 
   restart(progress: Progress): Promise<void> {
-    const { balancer, places } = this.options;
-    if (balancer === undefined) return this.alone("a restart", () => this.restartInPlace(places[0] as Place));
     return this.alone("a restart", async () => {
-      const old = [...this.running.keys()];
-      const drains: Promise<void>[] = [];
-      try {
-        for (const [index, place] of old.entries()) {
-          const free = await this.freePlace();
-          await this.bringUp([free]);
-          progress(`${index + 1} of ${old.length}: ${free.name} is ready, ${place.name} drains`);
-          drains.push(this.drain(place));
-        }
-      } finally {
-        // A new process that does not start ends the restart; the old ones that are left go on.
-        await Promise.all(drains);
-      }
+      await this.replace([...this.running.keys()], progress);
+      await this.options.onReplaced?.();
+    });
+  }
+
+  restartOne(name: string, progress: Progress): Promise<void> {
+    return this.alone("a restart", async () => {
+      const place = [...this.running.keys()].find((each) => each.name === name);
+      if (place === undefined) throw new NotFoundError(`${name} does not run.`);
+      await this.replace([place], progress);
     });
   }
 
@@ -149,7 +161,7 @@ class Tier implements WebTier {
       if (processes > places.length) {
         throw new ConfigError(
           "CONFIG_INVALID",
-          `This stack has places for ${places.length} web processes, and ${processes} are asked for. Start it again with: rungs up --processes ${processes}`,
+          `This stack has places for ${places.length} ${this.name} processes, and ${processes} are asked for. ${this.options.startAgain(processes)}`,
         );
       }
       if (processes > now.length) {
@@ -164,7 +176,24 @@ class Tier implements WebTier {
     });
   }
 
-  /** Without a balancer there is one address, and so one process at a time: clients wait, or are refused, for the time between. */
+  private async replace(old: readonly Place[], progress: Progress): Promise<void> {
+    const { places } = this.options;
+    if (places.length === 1) return this.restartInPlace(places[0] as Place);
+    const drains: Promise<void>[] = [];
+    try {
+      for (const [index, place] of old.entries()) {
+        const free = await this.freePlace();
+        await this.bringUp([free]);
+        progress(`${index + 1} of ${old.length}: ${free.name} is ready, ${place.name} drains`);
+        drains.push(this.drain(place));
+      }
+    } finally {
+      // A new process that does not start ends the restart; the old ones that are left go on.
+      await Promise.all(drains);
+    }
+  }
+
+  /** One address, and so one process at a time: clients wait, or are refused, for the time between. */
   private async restartInPlace(place: Place): Promise<void> {
     await this.drain(place);
     await this.startIn(place, this.stopping.signal);
@@ -231,7 +260,7 @@ class Tier implements WebTier {
       return;
     }
     const { pid } = process;
-    const url = `http://127.0.0.1:${place.port}/healthz`;
+    const url = `${publicAddress(place.host ?? "127.0.0.1", place.port)}/healthz`;
     const isAnswered = await statusOf(url, AbortSignal.timeout(askEveryMs)).then(
       () => true,
       () => false,

@@ -1,0 +1,23 @@
+/** Routing rules from what the processes of each group tell of their routes: nobody lists paths by hand. */
+import { UnavailableError } from "rungs";
+import type { OperatorAnswers } from "rungs/operations";
+import type { ProcessGroup } from "./process-group.ts";
+import { type RoutingRule, routingRules } from "./routing-rules.ts";
+
+/** Asks one process of each group. Raises `SERVER_START_FAILED` when none of a group answers. */
+export async function toldRules(groups: readonly ProcessGroup[]): Promise<RoutingRule[]> {
+  const told = await Promise.all(
+    groups.map(async (group) => {
+      const [said] = await group.question({ about: "routes" }, "one");
+      if (said !== undefined && "answer" in said) {
+        return (said.answer as OperatorAnswers["routes"]).map((route) => ({ ...route, group: group.name }));
+      }
+      throw new UnavailableError(
+        "SERVER_START_FAILED",
+        `No process of ${group.name} told its routes: ${said?.error.message ?? "none is ready"}`,
+        { canRetry: true },
+      );
+    }),
+  );
+  return routingRules(told.flat());
+}

@@ -1,0 +1,340 @@
+/**
+ * A broker as a job store: what it delivers is claimed and settled like the jobs of a table, within the same limits.
+ *
+ * Only first tries run from the broker. What has to wait is *parked* in the job table of the shard that published it, and then
+ * acknowledged: a failed try until its next one, whatever came behind it in its key, a message that some process may have begun
+ * before, and a dead letter. So order within a key holds through retries, a message that kills its process is counted and ends as
+ * a dead letter, and none of them holds up the sequence that it came in.
+ *
+ * - *Order of a key.* One of a key is under way here at a time, in the order of delivery. Before it begins, the job table is asked
+ *   whether an earlier one is parked; then it is parked behind it.
+ * - *A key with a long queue* would fill its sequence's room and hold up the others in it. When others could run but for that, its
+ *   messages are parked once the one under way has ended.
+ * - *Once.* A step is an inbox row in the effect's transaction, and a parked job goes on with the same rows: whichever of two
+ *   tries commits first made the effect. There is no lease to lose.
+ */
+import type { Clock } from "../kernel/clock.ts";
+import type { BrokerDelivery, BrokerMessage } from "./broker.ts";
+import type { ClaimedJob, JobStore, SettledJob } from "./job-store.ts";
+
+/** A message on its way into the job table. */
+export interface ParkedJob {
+  readonly message: BrokerMessage;
+  readonly handler: string;
+  /** Tries so far. */
+  readonly attempts: number;
+  /** Wait before the next one. */
+  readonly delayMs: number;
+  readonly error: string | null;
+  /** To the dead letters. */
+  readonly isDead: boolean;
+}
+
+/** The job tables, as far as the broker's deliveries need them. Calls raise what the database raises, and may be repeated. */
+export interface Parking {
+  /** For each pair whether an earlier job of that handler and key is left on the shard. */
+  blocked(shard: number, jobs: readonly { readonly handler: string; readonly key: string }[]): Promise<boolean[]>;
+  /** Stores them in the order of the list; resolves once that is committed. */
+  park(shard: number, jobs: readonly ParkedJob[]): Promise<void>;
+  /** Inside the caller's transaction: notes the step of the message and handler. */
+  noteStep(tx: unknown, job: ClaimedJob, step: string): Promise<"first" | "repeated">;
+}
+
+export interface BrokerStoreOptions {
+  /** The broker's, for messages. */
+  readonly name: string;
+  readonly parking: Parking;
+  readonly clock: Clock;
+  /** There may be something to claim. */
+  readonly onReady: () => void;
+  /** Jobs were parked on the shard, due at once. */
+  readonly onParked: (shard: number) => void;
+}
+
+/** The store, and where the broker's consumer delivers to. */
+export interface BrokerStore extends JobStore {
+  deliver(delivery: BrokerDelivery): void;
+  /** Whether something of the handler began and is not settled. */
+  isAtWork(handler: string): boolean;
+  /** Waits up to `limitMs` until nothing more is on its way into the job tables. */
+  whenParked(limitMs: number): Promise<void>;
+}
+
+/** Messages of one key waiting behind one under way, from which on they are a crowd when others have to wait for them. */
+const crowdMin = 3;
+const parkRetryMs = 250;
+const parkBatchMax = 500;
+
+/** Makes the store. Deliveries keep the broker's order; nothing here raises but what {@link JobStore} says. */
+export function brokerStore(options: BrokerStoreOptions): BrokerStore {
+  return new Store(options);
+}
+
+interface Held {
+  readonly delivery: BrokerDelivery;
+  /** Tells keys of all handlers and shards apart; undefined without one. */
+  readonly key: string | undefined;
+}
+
+const untried = { attempts: 0, delayMs: 0, error: null, isDead: false };
+
+class Store implements BrokerStore {
+  readonly name: string;
+  private readonly options: BrokerStoreOptions;
+  /** Not begun, by handler, in the order of delivery. */
+  private readonly waiting = new Map<string, Held[]>();
+  /** Begun, by the number that their jobs carry. */
+  private readonly underWay = new Map<number, Held>();
+  /** Keys of which one is under way, or about to be. */
+  private readonly busy = new Set<string>();
+  /** How many of a key are on their way into the job table: what comes after them goes there too. */
+  private readonly parking = new Map<string, number>();
+  /** Keys whose waiting messages are parked when the one under way has ended. */
+  private readonly crowded = new Set<string>();
+  private readonly lots = new Map<number, ParkingLot>();
+  private lastSequence = 0;
+
+  constructor(options: BrokerStoreOptions) {
+    this.name = options.name;
+    this.options = options;
+  }
+
+  deliver(delivery: BrokerDelivery): void {
+    const { handler, message } = delivery;
+    const key = message.key === null ? undefined : JSON.stringify([handler, message.shard, message.key]);
+    const waiting = this.waiting.get(handler) ?? [];
+    this.waiting.set(handler, waiting);
+    waiting.push({ delivery, key });
+    this.options.onReady();
+  }
+
+  isAtWork(handler: string): boolean {
+    return [...this.underWay.values()].some(({ delivery }) => delivery.handler === handler);
+  }
+
+  async claim(_workerId: string, wanted: readonly { handler: string; slots: number }[]): Promise<ClaimedJob[]> {
+    const taken = wanted.flatMap(({ handler, slots }) => this.take(handler, slots));
+    const blocked = await this.blockedAmong(taken);
+    return taken.flatMap((held): ClaimedJob[] => {
+      const state = blocked.get(held);
+      if (state === undefined && held.delivery.begin()) return [this.begun(held)];
+      if (state === "unknown") {
+        this.putBack(held);
+        return [];
+      }
+      if (state === "blocked") this.park(held, untried);
+      this.release(held.key);
+      return [];
+    });
+  }
+
+  async settle(_workerId: string, settled: readonly SettledJob[]) {
+    for (const { job, outcome } of settled) {
+      const held = this.underWay.get(job.sequence);
+      if (held === undefined) continue;
+      this.underWay.delete(job.sequence);
+      if (outcome.kind === "putOff") this.park(held, untried);
+      else if (outcome.kind === "retry" || outcome.kind === "dead") {
+        this.park(held, {
+          attempts: job.attempt,
+          delayMs: outcome.kind === "retry" ? outcome.delayMs : 0,
+          error: outcome.error.slice(0, 2_000),
+          isDead: outcome.kind === "dead",
+        });
+      } else if (outcome.kind === "done") held.delivery.ack();
+      else held.delivery.handBack();
+      this.release(held.key);
+    }
+    return { freed: 0, busy: [] };
+  }
+
+  /** The broker sees a process die by its connection. */
+  async heartbeat(): Promise<number> {
+    return 0;
+  }
+
+  async leave(): Promise<void> {
+    for (const { delivery } of [...this.waiting.values()].flat()) delivery.handBack();
+    this.waiting.clear();
+  }
+
+  once(tx: unknown, _workerId: string, job: ClaimedJob, step: string) {
+    return this.options.parking.noteStep(tx, job, step);
+  }
+
+  /**
+   * Of what is here. What else the broker holds was not begun, and has no steps; or it was, by a process that died, and then it is
+   * at the head of its sequence and comes here long before any step is old enough to be forgotten.
+   */
+  async oldestPublished(): Promise<Date | undefined> {
+    const held = [...[...this.waiting.values()].flat(), ...this.underWay.values()];
+    const times = held.map(({ delivery }) => delivery.message.publishedAt.getTime());
+    return times.length === 0 ? undefined : new Date(Math.min(...times));
+  }
+
+  async forgetSteps(): Promise<number> {
+    return 0;
+  }
+
+  async whenParked(limitMs: number): Promise<void> {
+    const deadline = this.options.clock.monotonic() + limitMs;
+    const isParking = () => [...this.lots.values()].some(({ isEmpty }) => !isEmpty);
+    while (isParking() && this.options.clock.monotonic() < deadline) await new Promise((go) => setTimeout(go, 20));
+  }
+
+  /** Up to `slots` that may begin as far as is known here; of a key only the first. Their keys are busy from now on. */
+  private take(handler: string, slots: number): Held[] {
+    const taken: Held[] = [];
+    const rest: Held[] = [];
+    const behind = new Map<string, number>();
+    for (const held of this.waiting.get(handler) ?? []) {
+      const { key, delivery } = held;
+      if (delivery.isLost()) continue;
+      if (key !== undefined && this.busy.has(key)) {
+        behind.set(key, (behind.get(key) ?? 0) + 1);
+        rest.push(held);
+      } else if (delivery.isRepeated || (key !== undefined && this.parking.has(key))) this.park(held, untried);
+      else if (taken.length < slots) {
+        if (key !== undefined) this.busy.add(key);
+        taken.push(held);
+      } else rest.push(held);
+    }
+    this.waiting.set(handler, rest);
+    if (taken.length < slots) for (const [key, count] of behind) if (count >= crowdMin) this.crowded.add(key);
+    return taken;
+  }
+
+  /** Those that may not begin: behind a parked one of their key, or not to be known now. */
+  private async blockedAmong(taken: readonly Held[]): Promise<Map<Held, "blocked" | "unknown">> {
+    const found = new Map<Held, "blocked" | "unknown">();
+    const byShard = Map.groupBy(
+      taken.filter(({ key }) => key !== undefined),
+      ({ delivery }) => delivery.message.shard,
+    );
+    await Promise.all(
+      [...byShard].map(async ([shard, held]) => {
+        const pairs = held.map(({ delivery }) => ({ handler: delivery.handler, key: delivery.message.key as string }));
+        const blocked = await this.options.parking.blocked(shard, pairs).catch(() => undefined);
+        held.forEach((each, index) => {
+          if (blocked === undefined) found.set(each, "unknown");
+          else if (blocked[index] === true) found.set(each, "blocked");
+        });
+      }),
+    );
+    return found;
+  }
+
+  private begun(held: Held): ClaimedJob {
+    const { message, handler } = held.delivery;
+    this.lastSequence++;
+    this.underWay.set(this.lastSequence, held);
+    return {
+      sequence: this.lastSequence,
+      jobId: message.id,
+      handler,
+      key: message.key,
+      payload: message.payload,
+      version: message.version,
+      attempt: 1,
+      publishedAt: message.publishedAt,
+      waitedMs: Math.max(0, this.options.clock.now() - message.publishedAt.getTime()),
+    };
+  }
+
+  /** To its place before all others of its key, for the next regular look: the shard is asked again then. */
+  private putBack(held: Held): void {
+    const { handler } = held.delivery;
+    if (held.key !== undefined) this.busy.delete(held.key);
+    this.waiting.set(handler, [held, ...(this.waiting.get(handler) ?? [])]);
+  }
+
+  /** Into the job table, then away from the broker. */
+  private park({ delivery, key }: Held, how: Omit<ParkedJob, "message" | "handler">): void {
+    const { message, handler } = delivery;
+    const lot = this.lots.get(message.shard) ?? new ParkingLot(message.shard, this.options);
+    this.lots.set(message.shard, lot);
+    if (key !== undefined) this.parking.set(key, (this.parking.get(key) ?? 0) + 1);
+    const parked = () => {
+      if (key === undefined) return;
+      const left = (this.parking.get(key) ?? 1) - 1;
+      if (left > 0) this.parking.set(key, left);
+      else this.parking.delete(key);
+    };
+    lot.add({ job: { message, handler, ...how }, delivery, parked });
+  }
+
+  /** The one under way has ended: the next of its key may begin. */
+  private release(key: string | undefined): void {
+    if (key === undefined) return;
+    this.busy.delete(key);
+    if (this.crowded.delete(key)) this.parkAll(key);
+    this.options.onReady();
+  }
+
+  private parkAll(key: string): void {
+    for (const [handler, waiting] of this.waiting) {
+      const crowd = waiting.filter((held) => held.key === key);
+      if (crowd.length === 0) continue;
+      this.waiting.set(
+        handler,
+        waiting.filter((held) => held.key !== key),
+      );
+      for (const held of crowd) this.park(held, untried);
+    }
+  }
+}
+
+interface Arrival {
+  readonly job: ParkedJob;
+  readonly delivery: BrokerDelivery;
+  readonly parked: () => void;
+}
+
+/** What is on its way into one shard's job table, in order; tried again while the shard is down. */
+class ParkingLot {
+  private readonly shard: number;
+  private readonly options: BrokerStoreOptions;
+  private arrivals: Arrival[] = [];
+  private working: Promise<void> | undefined;
+
+  constructor(shard: number, options: BrokerStoreOptions) {
+    this.shard = shard;
+    this.options = options;
+  }
+
+  get isEmpty(): boolean {
+    return this.arrivals.length === 0;
+  }
+
+  add(arrival: Arrival): void {
+    this.arrivals.push(arrival);
+    this.workSoon();
+  }
+
+  private workSoon(): void {
+    this.working ??= this.work().finally(() => {
+      this.working = undefined;
+      if (this.arrivals.length > 0) this.workSoon();
+    });
+  }
+
+  private async work(): Promise<void> {
+    // All that is parked in one go is stored by one statement.
+    await Promise.resolve();
+    const batch = this.arrivals.slice(0, parkBatchMax);
+    // A lost one comes again, and is parked then.
+    const kept = batch.filter(({ delivery }) => !delivery.isLost());
+    try {
+      const jobs = kept.map(({ job }) => job);
+      if (jobs.length > 0) await this.options.parking.park(this.shard, jobs);
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, parkRetryMs).unref());
+      return;
+    }
+    this.arrivals = this.arrivals.slice(batch.length);
+    for (const { delivery } of kept) delivery.ack();
+    for (const { parked } of batch) parked();
+    this.options.onParked(this.shard);
+    this.options.onReady();
+  }
+}
