@@ -4,7 +4,7 @@ import { UnavailableError } from "rungs";
 import type { SharedCacheStore } from "rungs/cache";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { UnreliableWay } from "./support/unreliable-proxy.ts";
-import { until } from "./test-redis.ts";
+import { until } from "./support/until.ts";
 
 /** Two stores on one real server, each by a way of its own, and what the suite needs to disturb them. */
 export interface SharedCacheStoreUnderTest {

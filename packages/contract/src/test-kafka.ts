@@ -1,54 +1,30 @@
 /**
  * A real Kafka for tests: one node that is broker and controller (KRaft), on free ports of loopback, with a folder of its own.
  *
- * Its programs are those of `KAFKA_HOME`, else those that `scripts/fetch-kafka.mjs` has fetched. Its shell waits on a pipe that this
- * process holds: when the pipe closes, by `stop()` or because this process ended in whatever way, the server is killed and the folder
- * removed.
+ * Its programs are those of `KAFKA_HOME`, else those that `scripts/fetch-kafka.mjs` has fetched.
  */
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { type AddressInfo, createServer, type Socket } from "node:net";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { kafkaBroker } from "rungs/queue/kafka";
-import { until } from "./test-redis.ts";
+import { freePorts } from "./support/free-ports.ts";
+import { type SupervisedServer, startSupervisedServer } from "./support/supervised-server.ts";
 
 /** A running test server. */
-export interface TestKafka {
+export interface TestKafka extends SupervisedServer {
   readonly port: number;
   /** `kafka://127.0.0.1:port`. */
   readonly url: string;
   /** `kafka+ssl://user:password@127.0.0.1:another`; undefined without certificates. */
   readonly secureUrl: string | undefined;
-  /** Kills it as a crash would, and waits for its end. */
-  kill(): Promise<void>;
-  /** Starts it again where it was, with what it had written. */
-  restart(): Promise<void>;
-  /** Stops its process in its tracks, or lets it go on. */
-  freeze(isFrozen: boolean): void;
-  /** Kills it for good and removes its folder. Safe to call twice. */
-  stop(): Promise<void>;
 }
 
 const run = promisify(execFile);
 const readyMs = 90_000;
-
-/** `$1` is the server's folder, the rest its command. A line on the pipe kills the server only, its end removes the folder too. */
-const supervisor = `
-trap '' INT TERM HUP PIPE
-folder="$1"; shift
-"$@" 3<&- &
-server=$!
-echo "pid $server"
-{ read -r _ <&3 || touch "$folder/gone"; kill -KILL $server; } 2>/dev/null &
-watcher=$!
-wait $server
-kill -KILL $watcher 2>/dev/null
-[ -e "$folder/gone" ] && rm -rf "$folder"
-`;
 
 /** Small, and quick to start; the last is for the logger that is fetched with it. */
 const javaFlags = [
@@ -70,7 +46,7 @@ export async function startTestKafka({
 } = {}): Promise<TestKafka> {
   const classpath = join(kafkaHome(), "libs", "*");
   const folder = await mkdtemp(join(tmpdir(), "rungs-kafka-"));
-  const [port, controllerPort, securePort] = await freePorts();
+  const { port, controllerPort, securePort } = await freePorts("port", "controllerPort", "securePort");
   const properties = join(folder, "server.properties");
   const password = randomBytes(16).toString("hex");
   const keystore = join(folder, "keystore.pem");
@@ -90,39 +66,17 @@ export async function startTestKafka({
     timeout: readyMs,
     env: environment(),
   });
-  const command = ["java", ...java("kafka.Kafka", properties)];
   const url = `kafka://127.0.0.1:${port}`;
-  const start = async () => {
-    const started = await spawnServer(command, folder);
-    await whenReady(started, url);
-    return started;
-  };
-  let server = await start();
-  const end = async (isForGood: boolean) => {
-    const { child } = server;
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
-    child.ref();
-    const pipe = child.stdio[3] as Socket;
-    if (isForGood) pipe.destroy();
-    else pipe.write("kill\n");
-    await ended;
-    pipe.destroy();
-  };
+  const server = await startSupervisedServer({
+    ...{ name: "Kafka", folder, environment: environment(), readyWithinMs: readyMs },
+    command: ["java", ...java("kafka.Kafka", properties)],
+    isReady: () => answers(url),
+  });
   return {
+    ...server,
     port,
     url,
     secureUrl: certificate === undefined ? undefined : `kafka+ssl://tester:${password}@127.0.0.1:${securePort}`,
-    kill: () => end(false),
-    async restart() {
-      await end(false);
-      server = await start();
-    },
-    freeze: (isFrozen) => void process.kill(server.pid, isFrozen ? "SIGSTOP" : "SIGCONT"),
-    async stop() {
-      await end(true);
-      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
-    },
   };
 }
 
@@ -200,71 +154,14 @@ function secureProperties({ keystore, password }: { readonly keystore: string; r
   ];
 }
 
-interface Running {
-  readonly child: ChildProcess;
-  readonly pid: number;
-  log(): string;
-}
-
 const environment = () => ({ PATH: process.env["PATH"], JAVA_HOME: process.env["JAVA_HOME"], LC_ALL: "C", TZ: "UTC" });
 
-async function spawnServer(command: readonly string[], folder: string): Promise<Running> {
-  const child = spawn("sh", ["-c", supervisor, "sh", folder, ...command], {
-    cwd: folder,
-    env: environment(),
-    stdio: ["ignore", "pipe", "pipe", "pipe"],
-  });
-  let log = "";
-  const pid = await new Promise<number>((resolve, reject) => {
-    const read = (text: string) => {
-      log = (log + text).slice(-8_000);
-      const [, digits] = /^pid (\d+)$/m.exec(log) ?? [];
-      if (digits !== undefined) resolve(Number(digits));
-    };
-    child.stdout?.setEncoding("utf8").on("data", read);
-    child.stderr?.setEncoding("utf8").on("data", read);
-    child.once("error", reject);
-    child.once("exit", (code) => reject(new Error(`Kafka ended with ${code}:\n${log}`)));
-  });
-  child.stdio[3]?.on("error", () => {});
-  // A test that forgets to stop it must still be able to end; the pipe's end kills the server then.
-  child.unref();
-  for (const stream of [child.stdout, child.stderr, child.stdio[3]]) (stream as Socket).unref();
-  return { child, pid, log: () => log };
-}
-
-async function whenReady(server: Running, url: string): Promise<void> {
+async function answers(url: string): Promise<boolean> {
   const asker = kafkaBroker({ url });
   try {
-    await until(
-      "the test Kafka answers",
-      async () => {
-        if (server.child.exitCode !== null) return true;
-        await asker.check();
-        return true;
-      },
-      readyMs,
-    );
-    if (server.child.exitCode !== null) throw new Error(`It ended with code ${server.child.exitCode}.`);
-  } catch (error) {
-    throw new Error(`The test Kafka did not start. Its log ends with:\n${server.log()}`, { cause: error });
+    await asker.check();
+    return true;
   } finally {
     await asker.close();
   }
-}
-
-/** Some that are free, taken together so that they differ. */
-async function freePorts(): Promise<[number, number, number]> {
-  const servers = [createServer(), createServer(), createServer()];
-  const ports = await Promise.all(
-    servers.map(
-      (server) =>
-        new Promise<number>((resolve, reject) => {
-          server.once("error", reject);
-          server.listen(0, "127.0.0.1", () => resolve((server.address() as AddressInfo).port));
-        }),
-    ),
-  );
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports as [number, number, number];
 }

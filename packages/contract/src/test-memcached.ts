@@ -1,36 +1,19 @@
 /** Real memcached servers for tests, on free ports of loopback, each killed when this process ends in whatever way. */
-import { spawn } from "node:child_process";
-import { type AddressInfo, createConnection, createServer, type Socket } from "node:net";
-import { until } from "./test-redis.ts";
+import { mkdtemp } from "node:fs/promises";
+import { createConnection } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { freePorts } from "./support/free-ports.ts";
+import { type SupervisedServer, startSupervisedServer } from "./support/supervised-server.ts";
 
-/** A running test server. */
-export interface TestMemcached {
+/** A running test server; started again, it is empty. */
+export interface TestMemcached extends SupervisedServer {
   readonly port: number;
   /** `memcached://127.0.0.1:port`. */
   readonly url: string;
   /** Sends a command of the classic protocol that is answered in one line, and gives that. */
   ask(line: string): Promise<string>;
-  /** Kills it as a crash would, and waits for its end. */
-  kill(): Promise<void>;
-  /** Starts it again on its port, empty. */
-  restart(): Promise<void>;
-  /** Stops its process in its tracks, or lets it go on. */
-  freeze(isFrozen: boolean): void;
-  /** Kills it for good. Safe to call twice. */
-  stop(): Promise<void>;
 }
-
-/** The shell kills the server when the pipe that this process holds is closed. */
-const supervisor = `
-trap '' INT TERM HUP PIPE
-"$@" 3<&- &
-server=$!
-echo "pid $server"
-{ read -r _ <&3; kill -KILL $server; } 2>/dev/null &
-watcher=$!
-wait $server
-kill -KILL $watcher 2>/dev/null
-`;
 
 /** Starts a server; `megabytes` bounds its memory, default 64. */
 export async function startTestMemcached({
@@ -38,62 +21,18 @@ export async function startTestMemcached({
 }: {
   readonly megabytes?: number;
 } = {}): Promise<TestMemcached> {
-  const port = await freePort();
+  const { port } = await freePorts("port");
   const user = process.getuid?.() === 0 ? ["-u", "nobody"] : [];
   const command = ["memcached", ...user, "-l", "127.0.0.1", "-p", String(port), "-U", "0", "-m", String(megabytes)];
   const ask = (line: string) => askOnce(port, line);
-  const start = async () => {
-    const started = await spawnServer(command);
-    await until("the test memcached answers", async () => (await ask("version")).startsWith("VERSION"), 10_000);
-    return started;
-  };
-  let server = await start();
-  const end = () => server.end();
-  return {
-    port,
-    url: `memcached://127.0.0.1:${port}`,
-    ask,
-    kill: end,
-    async restart() {
-      await end();
-      server = await start();
-    },
-    freeze: (isFrozen) => void process.kill(server.pid, isFrozen ? "SIGSTOP" : "SIGCONT"),
-    stop: end,
-  };
-}
-
-async function spawnServer(command: readonly string[]): Promise<{ readonly pid: number; end(): Promise<void> }> {
-  const child = spawn("sh", ["-c", supervisor, "sh", ...command], {
-    env: { PATH: process.env["PATH"] },
-    // The shell would say there that the server was killed.
-    stdio: ["ignore", "pipe", "ignore", "pipe"],
+  const server = await startSupervisedServer({
+    name: "memcached",
+    folder: await mkdtemp(join(tmpdir(), "rungs-memcached-")),
+    command,
+    isReady: async () => (await ask("version")).startsWith("VERSION"),
+    readyWithinMs: 10_000,
   });
-  const pipe = child.stdio[3] as Socket;
-  pipe.on("error", () => {});
-  const pid = await new Promise<number>((resolve, reject) => {
-    let text = "";
-    child.stdout?.setEncoding("utf8").on("data", (piece: string) => {
-      text += piece;
-      const [, digits] = /^pid (\d+)$/m.exec(text) ?? [];
-      if (digits !== undefined) resolve(Number(digits));
-    });
-    child.once("error", reject);
-    child.once("exit", (code) => reject(new Error(`memcached ended with ${code}`)));
-  });
-  child.unref();
-  (child.stdout as Socket).unref();
-  pipe.unref();
-  return {
-    pid,
-    async end() {
-      if (child.exitCode !== null || child.signalCode !== null) return;
-      const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
-      child.ref();
-      pipe.destroy();
-      await ended;
-    },
-  };
+  return { ...server, port, url: `memcached://127.0.0.1:${port}`, ask };
 }
 
 function askOnce(port: number, line: string): Promise<string> {
@@ -106,16 +45,5 @@ function askOnce(port: number, line: string): Promise<string> {
       socket.destroy();
     });
     socket.write(`${line}\r\n`);
-  });
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
   });
 }

@@ -1,54 +1,30 @@
 /**
  * Real Redis servers for tests: alone, as master and replicas under Sentinels, and as a Cluster.
  *
- * Each server has a folder and a free port of its own on loopback. Its shell waits on a pipe that this process holds: when the
- * pipe closes, by `stop()` or because this process ended in whatever way, the server is killed and its folder removed.
+ * Each server has a folder and a free port of its own on loopback.
  */
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { copyFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { type AddressInfo, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { freePorts } from "./support/free-ports.ts";
+import { type SupervisedServer, startSupervisedServer } from "./support/supervised-server.ts";
+import { until } from "./support/until.ts";
 
 /** Lines of redis.conf. */
 export type RedisSettings = Readonly<Record<string, string>>;
 
 /** A running test server. */
-export interface TestRedis {
+export interface TestRedis extends SupervisedServer {
   readonly port: number;
   /** `redis://127.0.0.1:port`, without a login. */
   readonly url: string;
   /** Runs redis-cli against it and gives what it prints. */
   cli(...args: readonly string[]): Promise<string>;
-  /** Kills it as a crash would, and waits for its end. */
-  kill(): Promise<void>;
-  /** Starts it again where it was, with what it had written. */
-  restart(): Promise<void>;
-  /** Stops its process in its tracks, or lets it go on. */
-  freeze(isFrozen: boolean): void;
-  /** Kills it for good and removes its folder. Safe to call twice. */
-  stop(): Promise<void>;
 }
 
 const run = promisify(execFile);
-const readyMs = 15_000;
-
-/** `$1` is the server's folder, the rest its command. A line on the pipe kills the server only, its end removes the folder too. */
-const supervisor = `
-trap '' INT TERM HUP PIPE
-folder="$1"; shift
-"$@" 3<&- &
-server=$!
-echo "pid $server"
-{ read -r _ <&3 || touch "$folder/gone"; kill -KILL $server; } 2>/dev/null &
-watcher=$!
-wait $server
-status=$?
-kill -KILL $watcher 2>/dev/null
-[ -e "$folder/gone" ] && rm -rf "$folder"
-exit $status
-`;
 
 const settingsDefault: RedisSettings = {
   bind: "127.0.0.1",
@@ -68,7 +44,7 @@ export async function startTestRedis(
   } = {},
 ): Promise<TestRedis> {
   const folder = await mkdtemp(join(tmpdir(), "rungs-redis-"));
-  const port = await freePort();
+  const { port } = await freePorts("port");
   // Listening on the plain port is turned off by TLS servers that set "port 0" and "tls-port PORT".
   const settings = {
     port: String(port),
@@ -87,34 +63,11 @@ export async function startTestRedis(
     return stdout.trim();
   };
   const command = ["redis-server", config, ...(options.isSentinel === true ? ["--sentinel"] : [])];
-  let server = await spawnServer(command, folder);
-  await whenReady(server, cli);
-  const end = async (isForGood: boolean) => {
-    if (server.child.exitCode !== null || server.child.signalCode !== null) return;
-    const ended = new Promise<void>((resolve) => server.child.once("exit", () => resolve()));
-    server.child.ref();
-    const pipe = server.child.stdio[3] as Socket;
-    if (isForGood) pipe.destroy();
-    else pipe.write("kill\n");
-    await ended;
-    pipe.destroy();
-  };
-  return {
-    port,
-    url: `redis://127.0.0.1:${port}`,
-    cli,
-    kill: () => end(false),
-    async restart() {
-      await end(false);
-      server = await spawnServer(command, folder);
-      await whenReady(server, cli);
-    },
-    freeze: (isFrozen) => void process.kill(server.pid, isFrozen ? "SIGSTOP" : "SIGCONT"),
-    async stop() {
-      await end(true);
-      await rm(folder, { recursive: true, force: true });
-    },
-  };
+  const server = await startSupervisedServer({
+    ...{ name: "Redis", folder, command, readyWithinMs: 15_000 },
+    isReady: async () => (await cli("ping")).includes("PONG"),
+  });
+  return { ...server, port, url: `redis://127.0.0.1:${port}`, cli };
 }
 
 /** A master with replicas, watched by Sentinels. */
@@ -207,7 +160,7 @@ export async function startTestCluster({ replicas = 0 }: { readonly replicas?: n
   };
   const servers: TestRedis[] = [];
   for (let index = 0; index < 3 * (1 + replicas); index++) {
-    const busPort = await freePort();
+    const { busPort } = await freePorts("busPort");
     servers.push(await startTestRedis({ settings: { ...settings, "cluster-port": String(busPort) } }));
   }
   const addresses = servers.map(({ port }) => `127.0.0.1:${port}`);
@@ -280,68 +233,4 @@ export async function makeTestCertificates(): Promise<{
     cliFlags: ["--tls", "--cacert", at("ca.crt")],
     remove: () => rm(folder, { recursive: true, force: true }),
   };
-}
-
-/** Polls until it holds; raises after 20 s. */
-export async function until(what: string, holds: () => Promise<boolean>, withinMs = 20_000): Promise<void> {
-  const giveUpAt = performance.now() + withinMs;
-  while (!(await holds().catch(() => false))) {
-    if (performance.now() > giveUpAt) throw new Error(`Waited ${withinMs} ms in vain until ${what}.`);
-    await new Promise((resolve) => setTimeout(resolve, 25));
-  }
-}
-
-interface Running {
-  readonly child: ChildProcess;
-  readonly pid: number;
-  log(): string;
-}
-
-async function spawnServer(command: readonly string[], folder: string): Promise<Running> {
-  const child = spawn("sh", ["-c", supervisor, "sh", folder, ...command], {
-    cwd: folder,
-    env: { PATH: process.env["PATH"], LC_ALL: "C", TZ: "UTC" },
-    stdio: ["ignore", "pipe", "pipe", "pipe"],
-  });
-  let log = "";
-  const pid = await new Promise<number>((resolve, reject) => {
-    const read = (text: string) => {
-      log = (log + text).slice(-4_000);
-      const [, digits] = /^pid (\d+)$/m.exec(log) ?? [];
-      if (digits !== undefined) resolve(Number(digits));
-    };
-    child.stdout?.setEncoding("utf8").on("data", read);
-    child.stderr?.setEncoding("utf8").on("data", read);
-    child.once("error", reject);
-    child.once("exit", (code) => reject(new Error(`redis-server ended with ${code}:\n${log}`)));
-  });
-  child.stdio[3]?.on("error", () => {});
-  // A test that forgets to stop it must still be able to end; the pipe's end kills the server then.
-  child.unref();
-  for (const stream of [child.stdout, child.stderr, child.stdio[3]]) (stream as Socket).unref();
-  return { child, pid, log: () => log };
-}
-
-async function whenReady(server: Running, cli: TestRedis["cli"]): Promise<void> {
-  try {
-    await until(
-      "the test Redis answers",
-      async () => server.child.exitCode !== null || (await cli("ping")).includes("PONG"),
-      readyMs,
-    );
-    if (server.child.exitCode !== null) throw new Error(`It ended with code ${server.child.exitCode}.`);
-  } catch (error) {
-    throw new Error(`The test Redis did not start. Its log ends with:\n${server.log()}`, { cause: error });
-  }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
 }

@@ -1,5 +1,4 @@
 /** Kafka as a part of a stack: what it is told, and that it starts, takes its login only, comes back and leaves nothing behind. */
-import { execFileSync } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,8 +10,8 @@ import { kafkaComponent, kafkaUrl } from "../src/stack/kafka.ts";
 import { findJava, kafkaConfig, kafkaUser } from "../src/stack/kafka-config.ts";
 import { probeKafka } from "../src/stack/kafka-probe.ts";
 import { choosePorts } from "../src/stack/ports.ts";
-import { identify, isRunning } from "../src/stack/process-identity.ts";
 import { generatedSecret } from "../src/stack/secrets.ts";
+import { expectLasting, listening } from "./support/broker-component.ts";
 
 let folder: string;
 beforeAll(async () => {
@@ -22,11 +21,6 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const missing = whyNoKafka();
 const never = new AbortController().signal;
-const subscriptions = [{ event: "thing.happened", handler: "work.note" }];
-const message = {
-  ...{ id: "0190c7a0-0000-7000-8000-000000000001", event: "thing.happened", version: 1, key: "a", payload: null },
-  ...{ publishedAt: new Date(0), shard: 0 },
-};
 
 describe("what Kafka is told", () => {
   it("is to listen on loopback alone, and to ask for a login everywhere", () => {
@@ -65,39 +59,16 @@ describe.skipIf(missing !== undefined)(`Kafka of a stack${missing === undefined 
       expect(server).toMatchObject({ name: "kafka", role: "broker", state: "ready", port: ports.kafka });
       const wrong = { port: ports.kafka, user: kafkaUser, password: "wrong", signal: never };
       await expect(probeKafka(wrong)).rejects.toThrow();
-      const addresses = listening(server.pid);
+      const addresses = listening([server.pid]);
       expect(addresses.length).toBeGreaterThanOrEqual(2);
       for (const address of addresses) expect(address).toMatch(/^127\.0\.0\.1:/);
       expect((await stat(join(folder, "kafka", "server.properties"))).mode & 0o777).toBe(0o600);
       expect(await readFile(`/proc/${server.pid}/cmdline`, "utf8")).not.toContain(password);
 
-      await broker.declare(subscriptions);
-      await broker.publish([message]);
-      process.kill(server.pid, "SIGKILL");
-      const restarted = () => {
-        const [now] = component.processes();
-        return now?.state === "ready" && now.pid !== server.pid;
-      };
-      await expect.poll(restarted, { timeout: 30_000 }).toBe(true);
-      const waiting = async () => (await broker.backlog(subscriptions).catch(() => undefined))?.[0]?.messages;
-      await expect.poll(waiting, { timeout: 15_000 }).toBe(1);
-      const identities = component.processes().map(({ pid }) => identify(pid));
-      await broker.close();
-      await component.stop();
-      expect(identities.filter((identity) => identity !== undefined && isRunning(identity))).toEqual([]);
-      expect(listening(undefined).filter((address) => Object.values(ports).includes(portOf(address)))).toEqual([]);
+      await expectLasting({ component, broker, ports });
     } finally {
       await broker.close();
       await component.stop();
     }
   }, 120_000);
 });
-
-const portOf = (address: string) => Number(address.split(":").at(-1));
-
-/** Local addresses on which this process listens, or all do. */
-function listening(pid: number | undefined): string[] {
-  const lines = execFileSync("ss", ["-ltnpH"], { encoding: "utf8" }).split("\n").filter(Boolean);
-  const wanted = lines.filter((line) => pid === undefined || line.includes(`pid=${pid},`));
-  return wanted.map((line) => line.trim().split(/\s+/)[3] as string);
-}

@@ -1,18 +1,16 @@
 /** RabbitMQ as a part of a stack: what it is told, and that it starts, takes its login only, comes back and leaves nothing behind. */
-import { execFileSync } from "node:child_process";
 import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { rabbitmqBroker } from "rungs/queue/rabbitmq";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { ProcessReport } from "../src/stack/component.ts";
 import { choosePorts } from "../src/stack/ports.ts";
-import { identify, isRunning } from "../src/stack/process-identity.ts";
 import { rabbitmqComponent, rabbitmqUrl } from "../src/stack/rabbitmq.ts";
 import { rabbitmqConfig, rabbitmqEnvironment, rabbitmqUser } from "../src/stack/rabbitmq-config.ts";
 import { probeRabbitmq } from "../src/stack/rabbitmq-probe.ts";
 import { findRabbitmq, type RabbitmqPrograms } from "../src/stack/rabbitmq-programs.ts";
 import { generatedSecret } from "../src/stack/secrets.ts";
+import { expectLasting, listening } from "./support/broker-component.ts";
 
 let folder: string;
 beforeAll(async () => {
@@ -21,17 +19,6 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const never = new AbortController().signal;
-const subscriptions = [{ event: "thing.happened", handler: "work.note" }];
-const message = {
-  ...{
-    id: "0190c7a0-0000-7000-8000-000000000001",
-    event: "thing.happened",
-    version: 1,
-    key: "a",
-    payload: { number: 1 },
-  },
-  ...{ publishedAt: new Date(0), shard: 0 },
-};
 
 describe("what RabbitMQ is told", () => {
   it("is to listen on loopback alone, with one user and no guest", () => {
@@ -84,40 +71,16 @@ describe("RabbitMQ of a stack", () => {
         await expect(probeRabbitmq({ ...login, port: ports.amqp, signal: never })).rejects.toThrow();
       }
       // epmd takes the other loopback too.
-      for (const address of listening(processes.map(({ pid }) => pid)))
-        expect(address).toMatch(/^(127\.0\.0\.1|\[::1\]):/);
+      const addresses = listening(processes.map(({ pid }) => pid));
+      expect(addresses.length).toBeGreaterThanOrEqual(3);
+      for (const address of addresses) expect(address).toMatch(/^(127\.0\.0\.1|\[::1\]):/);
       expect((await stat(join(folder, "rabbitmq", "rabbitmq.conf"))).mode & 0o777).toBe(0o600);
       for (const { pid } of processes) expect(await readFile(`/proc/${pid}/cmdline`, "utf8")).not.toContain(password);
 
-      await broker.declare(subscriptions);
-      await broker.publish([message]);
-      const server = processes[0] as ProcessReport;
-      process.kill(server.pid, "SIGKILL");
-      const restarted = () => {
-        const [now] = component.processes();
-        return now?.state === "ready" && now.pid !== server.pid;
-      };
-      await expect.poll(restarted, { timeout: 30_000 }).toBe(true);
-      const waiting = async () => (await broker.backlog(subscriptions).catch(() => undefined))?.[0]?.messages;
-      await expect.poll(waiting, { timeout: 15_000 }).toBe(1);
-      const identities = component.processes().map(({ pid }) => identify(pid));
-      await broker.close();
-      await component.stop();
-      expect(identities.filter((identity) => identity !== undefined && isRunning(identity))).toEqual([]);
-      expect(listening(undefined).filter((address) => Object.values(ports).includes(portOf(address)))).toEqual([]);
+      await expectLasting({ component, broker, ports });
     } finally {
       await broker.close();
       await component.stop();
     }
   }, 60_000);
 });
-
-const portOf = (address: string) => Number(address.split(":").at(-1));
-
-/** Local addresses on which these processes listen, or all. */
-function listening(pids: readonly number[] | undefined): string[] {
-  const lines = execFileSync("ss", ["-ltnpH"], { encoding: "utf8" }).split("\n").filter(Boolean);
-  const wanted = lines.filter((line) => pids?.some((pid) => line.includes(`pid=${pid},`)) ?? true);
-  if (pids !== undefined) expect(wanted.length).toBeGreaterThanOrEqual(3);
-  return wanted.map((line) => line.trim().split(/\s+/)[3] as string);
-}

@@ -13,6 +13,7 @@ import {
 } from "rungs/database";
 import { openPostgres } from "rungs/database/postgres";
 import { defineEvent, handle, type PublishOptions, postgresQueue, queueMigrations } from "rungs/queue";
+import type { Broker } from "rungs/queue/broker";
 import { z } from "zod";
 
 const placed = defineEvent(
@@ -29,6 +30,8 @@ export interface Orders {
   /** From now on orders are shipped. */
   mend(): void;
   startWorker(): Promise<void>;
+  /** Whether the worker that was started last knows that its handler is paused. */
+  isPaused(): boolean;
   /** SQL on the first shard. */
   sql<R>(text: string): Promise<R[]>;
   /** Runs `work` while nobody else can read the jobs of the first shard. */
@@ -36,8 +39,14 @@ export interface Orders {
   close(): Promise<void>;
 }
 
-/** Starts the server and makes the queue. */
-export async function openOrders(): Promise<Orders> {
+/** A broker for the orders, and its address for the command line. */
+export interface OrderBroker {
+  readonly url: string;
+  connect(): Broker;
+}
+
+/** Starts the server and makes the queue; its messages go through the broker, if there is one. */
+export async function openOrders(through?: OrderBroker): Promise<Orders> {
   const server = await startTestPostgres();
   const urls = [await server.createDatabase(), await server.createDatabase()];
   const shards = urls.map((url, index) => openPostgres({ name: `shard ${index}`, address: { url } })) as [
@@ -56,7 +65,9 @@ export async function openOrders(): Promise<Orders> {
     if (!isMended) giveUp("out of stock\u001B[2J");
     shipped.push(payload.number);
   });
+  const broker = through?.connect();
   const queue = postgresQueue<undefined>({
+    ...(broker === undefined ? {} : { broker }),
     handlers: [{ ...ship, name: "orders.ship" }],
     clock: systemClock,
     random: systemRandom,
@@ -68,8 +79,9 @@ export async function openOrders(): Promise<Orders> {
     messages: queue.messages,
   });
   const stops: (() => Promise<void>)[] = [];
+  let paused: () => readonly string[] = () => [];
   return {
-    environment: { DATABASE_URL: urls.join(",") },
+    environment: { DATABASE_URL: urls.join(","), ...(through === undefined ? {} : { QUEUE_URL: through.url }) },
     shipped,
     publish: ({ number, note = "-" }, options) =>
       db.for(uuidV7(systemClock, systemRandom)).transaction(async (tx) => {
@@ -85,7 +97,9 @@ export async function openOrders(): Promise<Orders> {
         ...{ pollMs: 50, heartbeatMs: 100 },
       });
       stops.push(() => worker.stop());
+      paused = () => worker.paused();
     },
+    isPaused: () => paused().length > 0,
     locked: (work) =>
       shards[0].kysely.transaction().execute(async (tx) => {
         await sql`lock table rungs_jobs`.execute(tx);
@@ -94,6 +108,7 @@ export async function openOrders(): Promise<Orders> {
     sql: (text) => shards[0].query(undefined, text, []),
     async close() {
       await Promise.all(stops.map((stop) => stop()));
+      await broker?.close();
       await db.close();
       await server.stop();
     },

@@ -116,6 +116,7 @@ async function untilAborted(work: Promise<void>, signal: AbortSignal): Promise<v
   }
 }
 
+/** PostgreSQL stores no NUL, and a failure that cannot be noted would hold up all that is settled with it. */
 function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  return (error instanceof Error ? error.message : String(error)).replaceAll("\0", "\uFFFD");
 }

@@ -10,6 +10,8 @@
  *   whether an earlier one is parked; then it is parked behind it.
  * - *A key with a long queue* would fill its sequence's room and hold up the others in it. When others could run but for that, its
  *   messages are parked once the one under way has ended.
+ * - *A shard that is down* holds up its own messages with a key, and after a second at most no others: they are passed over, and
+ *   the shard is asked again after a while.
  * - *Once.* A step is an inbox row in the effect's transaction, and a parked job goes on with the same rows: whichever of two
  *   tries commits first made the effect. There is no lease to lose.
  */
@@ -62,6 +64,9 @@ export interface BrokerStore extends JobStore {
 
 /** Messages of one key waiting behind one under way, from which on they are a crowd when others have to wait for them. */
 const crowdMin = 3;
+/** How long a claim waits for a shard's answer; what hangs on it waits, and all else goes on. */
+const askLimitMs = 1_000;
+const askAgainMs = 250;
 const parkRetryMs = 250;
 const parkBatchMax = 500;
 
@@ -92,6 +97,8 @@ class Store implements BrokerStore {
   /** Keys whose waiting messages are parked when the one under way has ended. */
   private readonly crowded = new Set<string>();
   private readonly lots = new Map<number, ParkingLot>();
+  /** Shards that were asked and gave no answer, and when they may be asked again, by the monotonic clock. */
+  private readonly silent = new Map<number, number>();
   private lastSequence = 0;
 
   constructor(options: BrokerStoreOptions) {
@@ -102,7 +109,9 @@ class Store implements BrokerStore {
   deliver(delivery: BrokerDelivery): void {
     const { handler, message } = delivery;
     const key = message.key === null ? undefined : JSON.stringify([handler, message.shard, message.key]);
-    const waiting = this.waiting.get(handler) ?? [];
+    let waiting = this.waiting.get(handler) ?? [];
+    // While there is no room nothing is taken from here, and what breaking connections lost would pile up.
+    if ((waiting.length & (waiting.length - 1)) === 0) waiting = waiting.filter((held) => !held.delivery.isLost());
     this.waiting.set(handler, waiting);
     waiting.push({ delivery, key });
     this.options.onReady();
@@ -167,7 +176,8 @@ class Store implements BrokerStore {
    * at the head of its sequence and comes here long before any step is old enough to be forgotten.
    */
   async oldestPublished(): Promise<Date | undefined> {
-    const held = [...[...this.waiting.values()].flat(), ...this.underWay.values()];
+    const parking = [...this.lots.values()].flatMap((lot) => lot.held);
+    const held = [...[...this.waiting.values()].flat(), ...this.underWay.values(), ...parking];
     const times = held.map(({ delivery }) => delivery.message.publishedAt.getTime());
     return times.length === 0 ? undefined : new Date(Math.min(...times));
   }
@@ -186,22 +196,32 @@ class Store implements BrokerStore {
   private take(handler: string, slots: number): Held[] {
     const taken: Held[] = [];
     const rest: Held[] = [];
-    const behind = new Map<string, number>();
+    /** How many of a key stay: what comes behind them stays too. */
+    const staying = new Map<string, number>();
+    const now = this.options.clock.monotonic();
     for (const held of this.waiting.get(handler) ?? []) {
       const { key, delivery } = held;
       if (delivery.isLost()) continue;
-      if (key !== undefined && this.busy.has(key)) {
-        behind.set(key, (behind.get(key) ?? 0) + 1);
-        rest.push(held);
-      } else if (delivery.isRepeated || (key !== undefined && this.parking.has(key))) this.park(held, untried);
-      else if (taken.length < slots) {
+      const isBehind = key !== undefined && (this.busy.has(key) || staying.has(key));
+      if (!isBehind && (delivery.isRepeated || (key !== undefined && this.parking.has(key)))) this.park(held, untried);
+      else if (!isBehind && taken.length < slots && this.canAsk(held, now)) {
         if (key !== undefined) this.busy.add(key);
         taken.push(held);
-      } else rest.push(held);
+      } else {
+        if (key !== undefined) staying.set(key, (staying.get(key) ?? 0) + 1);
+        rest.push(held);
+      }
     }
     this.waiting.set(handler, rest);
-    if (taken.length < slots) for (const [key, count] of behind) if (count >= crowdMin) this.crowded.add(key);
+    if (taken.length < slots) {
+      for (const [key, count] of staying) if (count >= crowdMin && this.busy.has(key)) this.crowded.add(key);
+    }
     return taken;
+  }
+
+  /** Whether its shard may be asked about its key, which one without a key does not need. */
+  private canAsk({ key, delivery }: Held, now: number): boolean {
+    return key === undefined || now >= (this.silent.get(delivery.message.shard) ?? now);
   }
 
   /** Those that may not begin: behind a parked one of their key, or not to be known now. */
@@ -214,7 +234,7 @@ class Store implements BrokerStore {
     await Promise.all(
       [...byShard].map(async ([shard, held]) => {
         const pairs = held.map(({ delivery }) => ({ handler: delivery.handler, key: delivery.message.key as string }));
-        const blocked = await this.options.parking.blocked(shard, pairs).catch(() => undefined);
+        const blocked = await this.ask(shard, pairs);
         held.forEach((each, index) => {
           if (blocked === undefined) found.set(each, "unknown");
           else if (blocked[index] === true) found.set(each, "blocked");
@@ -222,6 +242,30 @@ class Store implements BrokerStore {
       }),
     );
     return found;
+  }
+
+  /** Undefined without an answer in time. The shard is not asked again for a while then, so that it takes no other's room. */
+  private async ask(shard: number, pairs: readonly { handler: string; key: string }[]): Promise<boolean[] | undefined> {
+    const isSilentUntil = (at: number) => this.silent.set(shard, at);
+    const answer = this.options.parking.blocked(shard, pairs).catch(() => undefined);
+    let timer: NodeJS.Timeout | undefined;
+    const limit = new Promise<"late">((resolve) => {
+      timer = setTimeout(() => resolve("late"), askLimitMs);
+    });
+    const first = await Promise.race([answer, limit]);
+    clearTimeout(timer);
+    const { clock } = this.options;
+    if (first === "late") {
+      isSilentUntil(Number.POSITIVE_INFINITY);
+      void answer.then(() => isSilentUntil(clock.monotonic() + askAgainMs));
+    } else if (first === undefined) isSilentUntil(clock.monotonic() + askAgainMs);
+    else {
+      this.silent.delete(shard);
+      return first;
+    }
+    // For those of other shards, which had no room beside these.
+    this.options.onReady();
+    return undefined;
   }
 
   private begun(held: Held): ClaimedJob {
@@ -244,7 +288,10 @@ class Store implements BrokerStore {
   /** To its place before all others of its key, for the next regular look: the shard is asked again then. */
   private putBack(held: Held): void {
     const { handler } = held.delivery;
-    if (held.key !== undefined) this.busy.delete(held.key);
+    if (held.key !== undefined) {
+      this.busy.delete(held.key);
+      this.crowded.delete(held.key);
+    }
     this.waiting.set(handler, [held, ...(this.waiting.get(handler) ?? [])]);
   }
 
@@ -306,6 +353,10 @@ class ParkingLot {
     return this.arrivals.length === 0;
   }
 
+  get held(): readonly Arrival[] {
+    return this.arrivals;
+  }
+
   add(arrival: Arrival): void {
     this.arrivals.push(arrival);
     this.workSoon();
@@ -321,20 +372,30 @@ class ParkingLot {
   private async work(): Promise<void> {
     // All that is parked in one go is stored by one statement.
     await Promise.resolve();
+    this.forgetLost();
     const batch = this.arrivals.slice(0, parkBatchMax);
-    // A lost one comes again, and is parked then.
-    const kept = batch.filter(({ delivery }) => !delivery.isLost());
+    if (batch.length === 0) return this.options.onReady();
     try {
-      const jobs = kept.map(({ job }) => job);
-      if (jobs.length > 0) await this.options.parking.park(this.shard, jobs);
+      const jobs = batch.map(({ job }) => job);
+      await this.options.parking.park(this.shard, jobs);
     } catch {
       await new Promise((resolve) => setTimeout(resolve, parkRetryMs).unref());
       return;
     }
     this.arrivals = this.arrivals.slice(batch.length);
-    for (const { delivery } of kept) delivery.ack();
-    for (const { parked } of batch) parked();
+    for (const { delivery, parked } of batch) {
+      delivery.ack();
+      parked();
+    }
     this.options.onParked(this.shard);
     this.options.onReady();
+  }
+
+  /** A lost one comes again, and is parked then. Here they would pile up while the shard is down and connections break. */
+  private forgetLost(): void {
+    const lost = new Set(this.arrivals.filter(({ delivery }) => delivery.isLost()));
+    if (lost.size === 0) return;
+    this.arrivals = this.arrivals.filter((arrival) => !lost.has(arrival));
+    for (const { parked } of lost) parked();
   }
 }

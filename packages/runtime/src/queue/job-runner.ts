@@ -13,7 +13,7 @@ import { type Random, uuidV7 } from "../kernel/random.ts";
 import { type AttemptResult, attempt } from "./attempt.ts";
 import type { NamedHandler } from "./handler.ts";
 import { type HandlerStats, Lane } from "./handler-lane.ts";
-import type { ClaimedJob, JobStore, SettledJob } from "./job-store.ts";
+import type { ClaimedJob, JobStore, SettledJob, Wanted } from "./job-store.ts";
 
 /** Handlers at work. */
 export interface JobRunner {
@@ -51,6 +51,9 @@ export interface JobRunnerOptions<C> {
 }
 
 const settleRetryMs = 200;
+const leaseMsDefault = 5_000;
+/** A claim that was sent is carried out within this, or not at all: longer than the server lets a statement run by default. */
+const claimCommitsMsMax = 15_000;
 /** How often to look for messages that wait for newer processes, and to tell of them. */
 const newerEveryMs = 5_000;
 const newerToldEveryMs = 60_000;
@@ -114,11 +117,17 @@ class StoreWorker<C> {
   private readonly deferred: SettledJob[] = [];
   private deferredTimer: NodeJS.Timeout | undefined;
   private readonly tries = new Set<Promise<void>>();
+  /** Sequences of jobs that are claimed and not settled. */
+  private readonly held = new Set<number>();
   private claiming: Promise<void> | undefined;
   private flushing: Promise<void> | undefined;
   private isLookWanted = false;
   private isClosed = false;
   private isTroubled = false;
+  /** Its last sign of life, by the monotonic clock. */
+  private seenAt = Number.NEGATIVE_INFINITY;
+  /** Until then a claim whose answer was lost may still commit. */
+  private doubtfulUntil = Number.NEGATIVE_INFINITY;
   private newerLookedAt: number;
   private newerToldAt = Number.NEGATIVE_INFINITY;
 
@@ -140,7 +149,6 @@ class StoreWorker<C> {
       setInterval(() => this.look(), pollMs).unref(),
       setInterval(() => void this.beat(), heartbeatMs).unref(),
     ];
-    // Jobs are claimed only by a worker that others can see die.
     void this.beat().then(() => this.look());
   }
 
@@ -173,12 +181,15 @@ class StoreWorker<C> {
     }
     clearInterval(this.timers[1]);
     if (this.deferred.length > 0) return;
+    await this.releaseUnknown();
     await this.guarded("leave the queue", () => this.store.leave(this.workerId));
   }
 
   private async claimWhileWanted(): Promise<void> {
     while (this.isLookWanted && !this.isClosed) {
       this.isLookWanted = false;
+      if (!(await this.isSeen())) return;
+      await this.releaseUnknown();
       const wanted = [...this.lanes.values()].flatMap((lane) => {
         const slots = lane.room();
         lane.held += slots;
@@ -186,7 +197,7 @@ class StoreWorker<C> {
         return slots === 0 ? [] : [{ lane, ...lane.wanted(slots) }];
       });
       if (wanted.length === 0) return;
-      const jobs = (await this.guarded("claim jobs", () => this.store.claim(this.workerId, wanted))) ?? [];
+      const jobs = await this.claim(wanted);
       const denied = wanted.flatMap(({ lane, handler, slots }) => {
         const claimed = jobs.filter((job) => job.handler === handler).length;
         if (claimed === slots) this.isLookWanted = true;
@@ -197,6 +208,27 @@ class StoreWorker<C> {
       for (const worker of new Set(denied)) worker.look();
       for (const job of jobs) this.start(job);
     }
+  }
+
+  /** Jobs are claimed only by a worker that others can see die: not before its first sign of life, nor after it was frozen. */
+  private async isSeen(): Promise<boolean> {
+    const { clock, leaseMs = leaseMsDefault } = this.options;
+    const isLate = () => clock.monotonic() - this.seenAt > leaseMs / 2;
+    if (isLate()) await this.beat();
+    return !isLate();
+  }
+
+  private async claim(wanted: readonly Wanted[]): Promise<ClaimedJob[]> {
+    const jobs = await this.guarded("claim jobs", () => this.store.claim(this.workerId, wanted));
+    if (jobs === undefined) this.doubtfulUntil = this.options.clock.monotonic() + claimCommitsMsMax;
+    else for (const job of jobs) this.held.add(job.sequence);
+    return jobs ?? [];
+  }
+
+  /** After a claim whose answer was lost this worker may hold jobs that it does not know of: nobody else would take them. */
+  private async releaseUnknown(): Promise<void> {
+    if (this.options.clock.monotonic() > this.doubtfulUntil) return;
+    await this.guarded("release jobs", async () => this.store.releaseUnknown?.(this.workerId, [...this.held]));
   }
 
   private start(job: ClaimedJob): void {
@@ -263,14 +295,17 @@ class StoreWorker<C> {
   }
 
   private free(job: ClaimedJob): void {
+    this.held.delete(job.sequence);
     const lane = this.lanes.get(job.handler) as Lane<C>;
     // What there was no room for is looked for as soon as there is, and what is new is announced: no look is owed here.
     for (const worker of lane.release(1)) worker.look();
   }
 
   private async beat(): Promise<void> {
-    const { leaseMs = 5_000 } = this.options;
+    const { clock, leaseMs = leaseMsDefault } = this.options;
+    const since = clock.monotonic();
     const freed = await this.guarded("give a sign of life", () => this.store.heartbeat(this.workerId, leaseMs));
+    if (freed !== undefined) this.seenAt = since;
     await this.lookForNewer();
     if (freed === undefined || freed === 0) return;
     this.options.log.warn({ store: this.store.name, jobs: freed }, "took over the jobs of a worker that died");

@@ -66,7 +66,9 @@ export interface JobStore {
    * many jobs came free.
    */
   heartbeat(workerId: string, timeoutMs: number): Promise<number>;
-  /** The worker ends; it must hold nothing. */
+  /** Gives back all that the worker holds but the jobs of these sequences: what a claim took whose answer was lost. */
+  releaseUnknown?(workerId: string, held: readonly number[]): Promise<void>;
+  /** The worker ends. What it held after all goes to others as if it had died. */
   leave(workerId: string): Promise<void>;
   /** Handlers that have jobs for newer processes only, and the highest of their versions; as far as that is cheap to know. */
   newer?(wanted: readonly Wanted[]): Promise<{ readonly handler: string; readonly version: number }[]>;

@@ -1,6 +1,7 @@
 /** The package redis, loaded when it is first needed, and typed as the part that is used of it. */
 import { ConfigError } from "../kernel/errors.ts";
-import type { RedisLogin, RedisNode } from "./redis-address.ts";
+import type { ServerNode } from "../kernel/server-address.ts";
+import type { RedisLogin } from "./redis-address.ts";
 
 /** Hears the messages of a channel. */
 export type ChannelListener = (message: string, channel: string) => void;
@@ -26,7 +27,7 @@ export interface RedisTls {
 
 /** How to open one connection. */
 export interface SocketOptions {
-  readonly node: RedisNode;
+  readonly node: ServerNode;
   readonly login: RedisLogin;
   readonly tls: RedisTls | undefined;
   readonly database: number;

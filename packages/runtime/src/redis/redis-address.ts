@@ -8,13 +8,7 @@
  *
  * `rediss` in place of `redis` speaks TLS, to Sentinels too. Special characters in user and password are percent-encoded.
  */
-import { ConfigError } from "../kernel/errors.ts";
-
-/** A TCP address. */
-export interface RedisNode {
-  readonly host: string;
-  readonly port: number;
-}
+import { type ServerNode, serverAddressReader } from "../kernel/server-address.ts";
 
 /** A login; both parts are secrets. */
 export interface RedisLogin {
@@ -26,7 +20,7 @@ export interface RedisLogin {
 export interface RedisAddress {
   readonly kind: "server" | "sentinel" | "cluster";
   /** The server, the Sentinels, or nodes of the Cluster. */
-  readonly nodes: readonly [RedisNode, ...RedisNode[]];
+  readonly nodes: readonly [ServerNode, ...ServerNode[]];
   readonly isTls: boolean;
   readonly login: RedisLogin;
   /** Number of the database; a Cluster has only 0. */
@@ -37,7 +31,7 @@ export interface RedisAddress {
 }
 
 const form = /^(rediss?)(\+sentinel|\+cluster)?:\/\/(?:([^/?#@]*)@)?([^/?#@]+)(\/[^?#]*)?(?:\?([^#]*))?$/;
-const nodesMax = 64;
+const { invalid, nodesOf, decoded } = serverAddressReader("Redis");
 
 /** Reads an address. Raises `CONFIG_INVALID`, without repeating any of it. */
 export function parseRedisAddress(text: string): RedisAddress {
@@ -45,10 +39,8 @@ export function parseRedisAddress(text: string): RedisAddress {
   if (scheme === undefined) throw invalid("it is not of a form such as redis://host:6379/0");
   const isSentinel = suffix === "+sentinel";
   const isCluster = suffix === "+cluster";
-  const nodes = hosts.split(",").map((host) => nodeOf(host, isSentinel ? 26_379 : 6_379));
-  const [first, ...others] = nodes;
-  if (first === undefined || nodes.length > nodesMax) throw invalid(`it must name 1 to ${nodesMax} hosts`);
-  if (others.length > 0 && suffix === undefined) {
+  const nodes = nodesOf(hosts, isSentinel ? 26_379 : 6_379);
+  if (nodes.length > 1 && suffix === undefined) {
     throw invalid("it names several hosts, which needs redis+sentinel:// or redis+cluster://");
   }
   const parts = path.split("/").slice(1).filter(Boolean).map(decoded);
@@ -61,22 +53,13 @@ export function parseRedisAddress(text: string): RedisAddress {
   }
   return {
     kind: isSentinel ? "sentinel" : isCluster ? "cluster" : "server",
-    nodes: [first, ...others],
+    nodes,
     isTls: scheme === "rediss",
     login: loginOf(user),
     database,
     master,
     sentinelLogin: sentinelLoginOf(query, isSentinel),
   };
-}
-
-function nodeOf(text: string, defaultPort: number): RedisNode {
-  const [, bracketed, plain, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?$/.exec(text) ?? [];
-  const host = bracketed ?? plain;
-  const port = digits === undefined ? defaultPort : Number(digits);
-  if (host === undefined || port < 1 || port > 65_535)
-    throw invalid("each host must be a name or an address, with a port or without");
-  return { host, port };
 }
 
 function loginOf(user: string | undefined): RedisLogin {
@@ -98,16 +81,4 @@ function sentinelLoginOf(query: string, isSentinel: boolean): RedisLogin {
   const username = given.get("sentinelUsername");
   const password = given.get("sentinelPassword");
   return { ...(username === null ? {} : { username }), ...(password === null ? {} : { password }) };
-}
-
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    throw invalid("a % in it is not followed by two hexadecimal digits; write %25 for a %");
-  }
-}
-
-function invalid(why: string): ConfigError {
-  return new ConfigError("CONFIG_INVALID", `The address of Redis cannot be used: ${why}.`);
 }

@@ -5,12 +5,13 @@
  * one that answered last first; take the first address given; make sure by `ROLE` that it is a master; ask anew after each loss.
  */
 import type { Logger } from "../kernel/log.ts";
+import type { ServerNode } from "../kernel/server-address.ts";
 import { type RedisSocketClient, type RedisTls, redisSocketClient } from "./load-redis.ts";
-import type { RedisAddress, RedisNode } from "./redis-address.ts";
+import type { RedisAddress } from "./redis-address.ts";
 import { failureOf, LinkLostError, messageOf } from "./redis-errors.ts";
 
 /** Finds the master that an address names. Raises an `Error` that says why each Sentinel did not help. */
-export type MasterFinder = () => Promise<RedisNode>;
+export type MasterFinder = () => Promise<ServerNode>;
 
 /** A finder over Sentinels; `connectMs` bounds each of them. */
 export function sentinelFinder(
@@ -48,10 +49,10 @@ export async function checkIsMaster(client: RedisSocketClient, log: Logger): Pro
 }
 
 async function askSentinel(
-  node: RedisNode,
+  node: ServerNode,
   { master, sentinelLogin }: RedisAddress,
   { tls, connectMs }: { readonly tls: RedisTls | undefined; readonly connectMs: number },
-): Promise<RedisNode> {
+): Promise<ServerNode> {
   const client = await redisSocketClient({ node, login: sentinelLogin, tls, database: 0, connectMs });
   client.on("error", () => {});
   let timer: NodeJS.Timeout | undefined;

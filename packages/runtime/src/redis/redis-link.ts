@@ -20,8 +20,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "../kernel/clock.ts";
 import type { Logger } from "../kernel/log.ts";
 import type { Random } from "../kernel/random.ts";
+import type { ServerNode } from "../kernel/server-address.ts";
 import { type RedisSocketClient, type RedisTls, redisSocketClient } from "./load-redis.ts";
-import type { RedisLogin, RedisNode } from "./redis-address.ts";
+import type { RedisLogin } from "./redis-address.ts";
 import { LinkLostError, messageOf, NotConnectedError } from "./redis-errors.ts";
 
 /** Bounds of a connection. */
@@ -39,7 +40,7 @@ export interface LinkOptions {
   /** For messages. */
   readonly name: string;
   /** Where the server is; asked before each try. */
-  find(): Promise<RedisNode>;
+  find(): Promise<ServerNode>;
   /** Whether {@link LinkOptions.find} may come to another answer while the connection is open. */
   readonly canMove: boolean;
   /** Does what must precede the connection's use; when it fails, the connection is given up. */
@@ -64,7 +65,7 @@ interface Waiter {
 
 export class RedisLink {
   /** Where it is, or was, connected. */
-  node: RedisNode | undefined;
+  node: ServerNode | undefined;
   private readonly options: LinkOptions;
   private client: RedisSocketClient | undefined;
   private lose: ((error: Error) => void) | undefined;
@@ -226,7 +227,7 @@ export class RedisLink {
   }
 
   /** Nobody who could tell is no reason to leave. */
-  private async watch(node: RedisNode): Promise<void> {
+  private async watch(node: ServerNode): Promise<void> {
     const found = await this.options.find().catch(() => node);
     if (this.node !== node || (found.host === node.host && found.port === node.port)) return;
     this.drop(new LinkLostError("another server has taken over"));

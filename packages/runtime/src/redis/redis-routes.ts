@@ -13,8 +13,9 @@
 import type { Clock } from "../kernel/clock.ts";
 import type { Logger } from "../kernel/log.ts";
 import type { Random } from "../kernel/random.ts";
+import type { ServerNode } from "../kernel/server-address.ts";
 import type { RedisSocketClient, RedisTls } from "./load-redis.ts";
-import type { RedisAddress, RedisNode } from "./redis-address.ts";
+import type { RedisAddress } from "./redis-address.ts";
 import { failureOf, LinkLostError, NotConnectedError, redirectOf } from "./redis-errors.ts";
 import { checkIsMaster, type MasterFinder, sentinelFinder } from "./redis-finder.ts";
 import { type LinkTimes, RedisLink } from "./redis-link.ts";
@@ -46,7 +47,7 @@ export interface RedisRoutes {
   /** Why there is no connection, if there is none. */
   problem(): Error | undefined;
   /** Where subscriptions to the channel belong; undefined while nobody knows. */
-  placeOf(channel: string): RedisNode | undefined;
+  placeOf(channel: string): ServerNode | undefined;
   close(): Promise<void>;
 }
 
@@ -171,7 +172,7 @@ class ClusterRoutes implements RedisRoutes {
     return down[0]?.problem;
   }
 
-  placeOf(channel: string): RedisNode | undefined {
+  placeOf(channel: string): ServerNode | undefined {
     const place = this.slots[slotOf(channel)];
     return place === undefined ? undefined : nodeOf(place);
   }
@@ -264,7 +265,7 @@ function isDemoted(error: unknown): boolean {
   return /^(?:READONLY|MASTERDOWN) /.test((error as Error).message);
 }
 
-function addressOf({ host, port }: RedisNode): string {
+function addressOf({ host, port }: ServerNode): string {
   return `${host}:${port}`;
 }
 
@@ -272,6 +273,6 @@ function hostOf(place: string): string {
   return place.slice(0, place.lastIndexOf(":"));
 }
 
-function nodeOf(place: string): RedisNode {
+function nodeOf(place: string): ServerNode {
   return { host: hostOf(place), port: Number(place.slice(place.lastIndexOf(":") + 1)) };
 }

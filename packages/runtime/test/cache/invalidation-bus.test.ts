@@ -1,6 +1,7 @@
 /** The bus between the caches of two processes, over a real Redis that loses, delays and forgets. */
-import { startTestCluster, startTestRedis, type TestRedis, until } from "@rungs/contract/test-redis";
+import { startTestCluster, startTestRedis, type TestRedis } from "@rungs/contract/test-redis";
 import { openUnreliableWay, type UnreliableWay } from "@rungs/contract/unreliable-proxy";
+import { until } from "@rungs/contract/until";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { redisInvalidationChannel } from "../../src/cache/drivers/redis-invalidation-channel.ts";
 import {

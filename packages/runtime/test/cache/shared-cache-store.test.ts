@@ -1,7 +1,8 @@
 import { sharedCacheStoreContract } from "@rungs/contract/shared-cache-store-contract";
 import { startTestMemcached } from "@rungs/contract/test-memcached";
-import { startTestRedis, until } from "@rungs/contract/test-redis";
+import { startTestRedis } from "@rungs/contract/test-redis";
 import { openUnreliableWay } from "@rungs/contract/unreliable-proxy";
+import { until } from "@rungs/contract/until";
 import { describe, expect, it } from "vitest";
 import { HashRing } from "../../src/cache/drivers/memcached/hash-ring.ts";
 import { MetaReplyReader } from "../../src/cache/drivers/memcached/meta-reply.ts";

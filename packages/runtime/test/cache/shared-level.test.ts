@@ -1,6 +1,7 @@
 /** Two levels of cache in several processes (in this one) over real servers: one Redis carries invalidations, another values. */
-import { startTestRedis, type TestRedis, until } from "@rungs/contract/test-redis";
+import { startTestRedis, type TestRedis } from "@rungs/contract/test-redis";
 import { openUnreliableWay, type UnreliableWay } from "@rungs/contract/unreliable-proxy";
+import { until } from "@rungs/contract/until";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { CircuitBreaker } from "../../src/cache/circuit-breaker.ts";
 import { redisCacheStore } from "../../src/cache/drivers/redis-cache-store.ts";

@@ -1,7 +1,8 @@
 /** Many readers of what is not there, in four real processes over one database; loads are counted in the database. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { startTestMemcached, type TestMemcached } from "@rungs/contract/test-memcached";
-import { startTestRedis, type TestRedis, until } from "@rungs/contract/test-redis";
+import { startTestRedis, type TestRedis } from "@rungs/contract/test-redis";
+import { until } from "@rungs/contract/until";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CounterSite, startCounterSite } from "./support/counter-site.ts";

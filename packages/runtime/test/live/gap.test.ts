@@ -1,5 +1,6 @@
 /** What open pages are told when their process may have missed messages. */
-import { startTestRedis, type TestRedis, until } from "@rungs/contract/test-redis";
+import { startTestRedis, type TestRedis } from "@rungs/contract/test-redis";
+import { until } from "@rungs/contract/until";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { redisFanOut } from "../../src/live/drivers/redis-fan-out.ts";
 import { openRedis, type Redis } from "../../src/redis/redis.ts";

@@ -1,5 +1,6 @@
 import { fanOutContract } from "@rungs/contract/fan-out-contract";
-import { startTestCluster, startTestRedis, type TestCluster, type TestRedis, until } from "@rungs/contract/test-redis";
+import { startTestCluster, startTestRedis, type TestCluster, type TestRedis } from "@rungs/contract/test-redis";
+import { until } from "@rungs/contract/until";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { redisFanOut } from "../../src/live/drivers/redis-fan-out.ts";
 import type { FanOut } from "../../src/live/live.ts";

@@ -55,9 +55,9 @@ const courses: Course[] = [
         faults: {
           "the broker is killed": () => server.restart(),
           "the broker is frozen": async () => {
-            await server.freeze(true);
+            server.freeze(true);
             await sleep(1_500);
-            await server.freeze(false);
+            server.freeze(false);
           },
           "the broker is cut off": async () => {
             await way.cut();

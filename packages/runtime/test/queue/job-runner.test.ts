@@ -28,12 +28,15 @@ let server: TestPostgres;
 let shards: [ShardConnection, ShardConnection, ShardConnection];
 let running: RunningQueue | undefined;
 let claims = 0;
+/** Claims whose answer is lost, as when the connection breaks after the commit. */
+let claimsToLose = 0;
 
 beforeAll(async () => {
   server = await startTestPostgres();
 });
 beforeEach(async () => {
   claims = 0;
+  claimsToLose = 0;
   shards = (await Promise.all([0, 1, 2].map((index) => openShard(index)))) as typeof shards;
 });
 afterEach(async () => {
@@ -48,9 +51,13 @@ async function openShard(index: number): Promise<ShardConnection> {
   await migrate({ ...target, migrations: queueMigrations });
   return {
     ...shard,
-    query(name, sql, values) {
-      if (name === "rungs_claim") claims++;
-      return shard.query(name, sql, values);
+    async query<R>(name: string | undefined, sql: string, values: unknown[]) {
+      const isClaim = name === "rungs_claim";
+      if (isClaim) claims++;
+      const rows = await shard.query<R>(name, sql, values);
+      if (!isClaim || rows.length === 0 || claimsToLose === 0) return rows;
+      claimsToLose--;
+      throw new Error("the connection broke");
     },
   };
 }
@@ -150,4 +157,50 @@ it("a store in constant use keeps no handler's room from the others", async () =
   stop.abort();
   await Promise.all(busy);
   expect(tookMs).toBeLessThan(4_000);
+});
+
+it("a claim whose answer was lost leaves no job with a worker that does not know of it", async () => {
+  const attempts: number[] = [];
+  claimsToLose = 3;
+  const publish = await start([{ ...handle(noted, async ({ attempt }) => void attempts.push(attempt)), name: "work" }]);
+  await publish(noted, 0);
+  await expect.poll(() => attempts, { timeout: 5_000 }).toEqual([1]);
+  expect(claimsToLose).toBe(0);
+});
+
+it("a worker that stops right after it lost a claim's answer leaves the job to others", async () => {
+  const done: number[] = [];
+  claimsToLose = 1;
+  const handlers = [{ ...handle(noted, async ({ payload }) => void done.push(payload.shard)), name: "work" }];
+  const publish = await start(handlers);
+  await publish(noted, 0);
+  await expect.poll(() => claimsToLose).toBe(0);
+  await running?.stop();
+  if (done.length === 0) await start(handlers);
+  await expect.poll(() => done, { timeout: 5_000 }).toEqual([0]);
+});
+
+it("a failure whose text the database cannot store holds up nothing", async () => {
+  const done: number[] = [];
+  const publish = await start([
+    {
+      ...handle(
+        noted,
+        async ({ payload }) => {
+          if (payload.shard === 0) throw new Error("Unexpected token '\0'");
+          done.push(payload.shard);
+        },
+        { attemptsMax: 2, backoff: { firstMs: 10 } },
+      ),
+      name: "work",
+    },
+  ]);
+  await publish(noted, 0);
+  const reasons = () =>
+    shards[0]
+      .query<{ error: string }>(undefined, "select error from rungs_dead_jobs", [])
+      .then((rows) => rows.map(({ error }) => error));
+  await expect.poll(reasons, { timeout: 5_000 }).toEqual(["Unexpected token '\uFFFD'"]);
+  for (const shard of [1, 2]) await publish(noted, shard);
+  await expect.poll(() => done.sort()).toEqual([1, 2]);
 });

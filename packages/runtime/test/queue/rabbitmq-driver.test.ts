@@ -263,12 +263,12 @@ describe("RabbitMQ", () => {
     const { delivered } = await consume(broker, settle);
     await broker.publish([messageOf(1)]);
     await poll(() => delivered.length).toBe(1);
-    await server.freeze(true);
+    server.freeze(true);
     try {
       const calls = [broker.publish([messageOf(2)]), broker.check(), broker.declare([subscription])];
       for (const call of calls) await expect(call).rejects.toMatchObject({ code: "BROKER_UNREACHABLE" });
     } finally {
-      await server.freeze(false);
+      server.freeze(false);
     }
     await poll(() =>
       broker.publish([messageOf(3)]).then(

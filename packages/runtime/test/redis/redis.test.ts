@@ -1,10 +1,5 @@
-import {
-  startTestCluster,
-  startTestRedis,
-  startTestSentinels,
-  type TestRedis,
-  until,
-} from "@rungs/contract/test-redis";
+import { startTestCluster, startTestRedis, startTestSentinels, type TestRedis } from "@rungs/contract/test-redis";
+import { until } from "@rungs/contract/until";
 import { afterEach, describe, expect, it } from "vitest";
 import { systemClock } from "../../src/kernel/clock.ts";
 import { systemRandom } from "../../src/kernel/random.ts";

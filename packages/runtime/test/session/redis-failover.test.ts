@@ -1,13 +1,8 @@
 /** What people see when the master of their sessions dies and Sentinels choose another. */
 import { randomUUID } from "node:crypto";
 import { sampleSession } from "@rungs/contract/session-store-contract";
-import {
-  startTestCluster,
-  startTestSentinels,
-  type TestRedis,
-  type TestSentinels,
-  until,
-} from "@rungs/contract/test-redis";
+import { startTestCluster, startTestSentinels, type TestRedis, type TestSentinels } from "@rungs/contract/test-redis";
+import { until } from "@rungs/contract/until";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { openRedis } from "../../src/redis/redis.ts";
 import { redisSessionStore } from "../../src/session/drivers/redis-session-store.ts";

@@ -1,6 +1,7 @@
 /** What people see while the Redis of their sessions is gone, frozen, or back; and that any process serves any of them. */
 import { randomUUID } from "node:crypto";
-import { startTestRedis, type TestRedis, until } from "@rungs/contract/test-redis";
+import { startTestRedis, type TestRedis } from "@rungs/contract/test-redis";
+import { until } from "@rungs/contract/until";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Person, type RedisSite, startRedisSite } from "./redis-site.ts";
 

@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { sampleSession } from "@rungs/contract/session-store-contract";
 import { startTestPostgres, type TestPostgres } from "@rungs/contract/test-postgres";
-import { startTestRedis, type TestRedis, until } from "@rungs/contract/test-redis";
+import { startTestRedis, type TestRedis } from "@rungs/contract/test-redis";
+import { until } from "@rungs/contract/until";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openPostgres } from "../../src/database/drivers/postgres.ts";
 import type { ShardConnection } from "../../src/database/index.ts";

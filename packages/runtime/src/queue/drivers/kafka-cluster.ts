@@ -1,6 +1,6 @@
 /** The brokers of one cluster: who they are, who leads which partition, and who coordinates which group. */
 import type { Clock } from "../../kernel/clock.ts";
-import type { KafkaNode } from "./kafka-address.ts";
+import type { ServerNode } from "../../kernel/server-address.ts";
 import { KafkaAnswerError, KafkaLinkError, kafkaErrors } from "./kafka-errors.ts";
 import { KafkaLink, type LinkOptions } from "./kafka-link.ts";
 import type { KafkaPackage, MetadataAnswer } from "./kafka-load.ts";
@@ -15,7 +15,7 @@ export interface KafkaTimes {
 
 /** What is known of the brokers. */
 export interface ClusterView {
-  readonly brokers: ReadonlyMap<number, KafkaNode>;
+  readonly brokers: ReadonlyMap<number, ServerNode>;
   readonly controller: number;
   /** Leader of each partition of a topic, by number; -1: none just now. */
   readonly leaders: ReadonlyMap<string, readonly number[]>;
@@ -23,7 +23,7 @@ export interface ClusterView {
 
 export interface ClusterOptions extends Omit<LinkOptions, "kafka" | "connectMs"> {
   readonly kafka: KafkaPackage;
-  readonly nodes: readonly KafkaNode[];
+  readonly nodes: readonly ServerNode[];
   readonly times: KafkaTimes;
   readonly clock: Clock;
 }
@@ -70,7 +70,7 @@ export class KafkaCluster {
   }
 
   /** A connection for one purpose; those of different purposes never wait for each other. */
-  link(node: KafkaNode, purpose: string): KafkaLink {
+  link(node: ServerNode, purpose: string): KafkaLink {
     const key = `${purpose} ${node.host}:${node.port}`;
     const known = this.links.get(key);
     if (known !== undefined) return known;
@@ -99,7 +99,7 @@ export class KafkaCluster {
   }
 
   /** Who coordinates a group now. Raises {@link KafkaLinkError}, or {@link KafkaAnswerError} while there is none. */
-  async coordinatorOf(group: string): Promise<KafkaNode> {
+  async coordinatorOf(group: string): Promise<ServerNode> {
     const answer = await this.anyBroker((link) =>
       link.ask(this.kafka.findCoordinator, [0, [group]], this.times.requestMs),
     );
@@ -112,7 +112,7 @@ export class KafkaCluster {
   /** Asks brokers in turn until one answers. */
   async anyBroker<Answer>(ask: (link: KafkaLink) => Promise<Answer>): Promise<Answer> {
     const known = [...(this.view?.brokers.values() ?? [])];
-    const isKnown = ({ host, port }: KafkaNode) => known.some((each) => each.host === host && each.port === port);
+    const isKnown = ({ host, port }: ServerNode) => known.some((each) => each.host === host && each.port === port);
     const nodes = [...known, ...this.options.nodes.filter((node) => !isKnown(node))];
     let problem: unknown;
     for (const node of nodes) {

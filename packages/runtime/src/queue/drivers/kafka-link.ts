@@ -5,7 +5,8 @@
  * request is silent too. Nothing is sent twice from here.
  */
 import { isIP } from "node:net";
-import type { KafkaAddress, KafkaNode } from "./kafka-address.ts";
+import type { ServerNode } from "../../kernel/server-address.ts";
+import type { KafkaAddress } from "./kafka-address.ts";
 import { answerOf, KafkaLinkError } from "./kafka-errors.ts";
 import type { KafkaApi, KafkaConnection, KafkaPackage } from "./kafka-load.ts";
 
@@ -23,13 +24,13 @@ export interface LinkOptions {
 const packageTimeoutMs = 600_000;
 
 export class KafkaLink {
-  readonly node: KafkaNode;
+  readonly node: ServerNode;
   private readonly options: LinkOptions;
   private connecting: Promise<KafkaConnection> | undefined;
   private connection: KafkaConnection | undefined;
   private isClosed = false;
 
-  constructor(node: KafkaNode, options: LinkOptions) {
+  constructor(node: ServerNode, options: LinkOptions) {
     this.node = node;
     this.options = options;
   }

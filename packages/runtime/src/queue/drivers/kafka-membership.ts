@@ -15,7 +15,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "../../kernel/log.ts";
 import type { Random } from "../../kernel/random.ts";
-import type { KafkaNode } from "./kafka-address.ts";
+import type { ServerNode } from "../../kernel/server-address.ts";
 import {
   assignmentBytes,
   assignmentOf,
@@ -74,7 +74,7 @@ export class GroupMembership {
   private isLeader = false;
   private partitionCount = 0;
   private countedAt = 0;
-  private coordinator: KafkaNode | undefined;
+  private coordinator: ServerNode | undefined;
   /** Until when this process may believe that it is a member. */
   private aliveUntil = Number.NEGATIVE_INFINITY;
   private mustJoin = true;
@@ -100,7 +100,7 @@ export class GroupMembership {
   }
 
   /** Where commits go. Raises like {@link KafkaCluster.coordinatorOf}. */
-  async coordinatorNode(): Promise<KafkaNode> {
+  async coordinatorNode(): Promise<ServerNode> {
     this.coordinator ??= await this.options.cluster.coordinatorOf(this.options.group);
     return this.coordinator;
   }

@@ -1,5 +1,5 @@
 /** Offsets of a group and of a topic: read, set and looked up by time. */
-import type { KafkaNode } from "./kafka-address.ts";
+import type { ServerNode } from "../../kernel/server-address.ts";
 import type { KafkaCluster } from "./kafka-cluster.ts";
 import { KafkaAnswerError } from "./kafka-errors.ts";
 import type { MemberIdentity } from "./kafka-membership.ts";
@@ -14,7 +14,7 @@ export const noMember: MemberIdentity = { memberId: "", generation: -1 };
 
 export interface CommitOptions {
   readonly cluster: KafkaCluster;
-  readonly coordinator: KafkaNode;
+  readonly coordinator: ServerNode;
   readonly group: string;
   readonly topic: string;
   readonly identity: MemberIdentity;
@@ -46,7 +46,7 @@ export async function commitProgress(options: CommitOptions): Promise<Map<number
 
 export interface CommittedOptions {
   readonly cluster: KafkaCluster;
-  readonly coordinator: KafkaNode;
+  readonly coordinator: ServerNode;
   readonly group: string;
   readonly topic: string;
   readonly partitions: readonly number[];

@@ -16,6 +16,7 @@ export function lateJobStore(name: string, open: () => Promise<JobStore>): JobSt
     claim: async (...call) => (await opened()).claim(...call),
     settle: async (...call) => (await opened()).settle(...call),
     heartbeat: async (...call) => (await opened()).heartbeat(...call),
+    releaseUnknown: async (...call) => (await opened()).releaseUnknown?.(...call),
     leave: async (...call) => (await opened()).leave(...call),
     once: async (...call) => (await opened()).once(...call),
     newer: async (...call) => (await (await opened()).newer?.(...call)) ?? [],

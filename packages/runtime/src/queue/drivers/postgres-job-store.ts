@@ -113,7 +113,15 @@ export async function postgresJobStore(database: SqlDatabase, now: () => number)
 
     async leave(workerId) {
       await unblock(database, removed.splice(0));
-      await database.query(undefined, "delete from rungs_workers where worker_id = $1", [workerId]);
+      const sql = `delete from rungs_workers w where w.worker_id = $1
+        and not exists (select from rungs_jobs j where j.worker_id = w.worker_id)`;
+      await database.query(undefined, sql, [workerId]);
+    },
+
+    async releaseUnknown(workerId, held) {
+      const sql = `update rungs_jobs set worker_id = null, attempts = attempts - 1
+        where worker_id = $1 and not sequence = any($2::bigint[])`;
+      await database.query(undefined, sql, [workerId, held]);
     },
 
     async once(tx, workerId, job, step) {

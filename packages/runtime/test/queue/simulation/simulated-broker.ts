@@ -59,7 +59,12 @@ export class SimulatedBroker {
     this.isRabbit = options.isRabbit;
     this.onAck = options.onAck;
     this.sequences = options.handlers.flatMap((handler) =>
-      Array.from({ length: sequencesOfHandler }, () => ({ handler, entries: [], holder: undefined, isYielding: false })),
+      Array.from({ length: sequencesOfHandler }, () => ({
+        handler,
+        entries: [],
+        holder: undefined,
+        isYielding: false,
+      })),
     );
     const tick = () => {
       this.share();
@@ -71,14 +76,24 @@ export class SimulatedBroker {
   append(message: BrokerMessage, place: number): void {
     const handlers = new Set(this.sequences.map(({ handler }) => handler));
     for (const handler of handlers) {
-      const sequence = this.sequences.filter((each) => each.handler === handler)[place % sequencesOfHandler] as Sequence;
+      const sequence = this.sequences.filter((each) => each.handler === handler)[
+        place % sequencesOfHandler
+      ] as Sequence;
       sequence.entries.push({ message, isRepeated: false, offer: undefined, notBefore: 0, handBacks: 0 });
       this.pump(sequence);
     }
   }
 
   connect(machine: Machine, room: number, deliver: (delivery: BrokerDelivery) => void): Connection {
-    const connection = { machine, deliver, room, paused: new Set<string>(), out: new Set<Offer>(), openAt: 0, isClosed: false };
+    const connection = {
+      machine,
+      deliver,
+      room,
+      paused: new Set<string>(),
+      out: new Set<Offer>(),
+      openAt: 0,
+      isClosed: false,
+    };
     this.connections.push(connection);
     return connection;
   }
@@ -166,15 +181,20 @@ export class SimulatedBroker {
     const machine = sequence.holder?.machine;
     sequence.holder = undefined;
     sequence.isYielding = false;
+    const lost: Offer[] = [];
     for (const entry of sequence.entries) {
       const { offer } = entry;
       if (offer === undefined) continue;
+      lost.push(offer);
       entry.isRepeated ||= this.isRabbit || offer.hasBegun || offer.isAcknowledged || this.random.next() < 0.3;
       entry.offer = undefined;
       offer.connection.out.delete(offer);
-      if (this.isRabbit) this.time.after(100 * this.random.next(), () => offer.lose(), machine);
-      else offer.lose();
     }
+    const lose = () => {
+      for (const offer of lost) offer.lose();
+    };
+    if (this.isRabbit) this.time.after(100 * this.random.next(), lose, machine);
+    else lose();
   }
 
   private withdrawUnbegun(entries: readonly Entry[]): void {

@@ -74,26 +74,30 @@ export class SimulatedShard {
 
   /** Its connections end, some time later. */
   died(machine: Machine): void {
-    for (const tx of this.open) if (tx.machine === machine) this.time.after(800 * this.random.next(), () => tx.end(false));
+    for (const tx of this.open)
+      if (tx.machine === machine) this.time.after(800 * this.random.next(), () => tx.end(false));
   }
 
   /** A call of `machine` and its answer; the work is done also when the machine freezes or dies meanwhile. */
   ask<R>(machine: Machine, kind: string, work: () => R | Promise<R>): Promise<R> {
     const { time, random } = this;
+    // Of the table's claims no answer is lost: what that costs is the job runner's affair at every rung.
+    const isSure = kind === "claim";
     return new Promise<R>((resolve, reject) => {
+      const attempt = async () => work();
       const fail = (ms: number) => time.after(ms, () => reject(new Error("connection lost")), machine);
       if (this.state !== "up") {
         const second = `${machine.name} ${kind} ${Math.floor(time.now() / 1_000)}`;
         this.refused.set(second, (this.refused.get(second) ?? 0) + 1);
-        if (this.state === "silent" && random.next() < 0.2) time.after(1_500, () => void attempt());
+        if (this.state === "silent" && !isSure && random.next() < 0.2)
+          time.after(1_500, () => attempt().catch(() => {}));
         return void fail(this.state === "silent" ? 1_000 : 1);
       }
-      const attempt = async () => work();
       const slow = random.next() < this.troubleRate ? 300 : 3;
       time.after(slow * random.next(), () => {
         attempt().then(
           (result) => {
-            if (random.next() < this.troubleRate) fail(100 * random.next());
+            if (!isSure && random.next() < this.troubleRate) fail(100 * random.next());
             else time.after(slow * random.next(), () => resolve(result), machine);
           },
           (error: unknown) => time.after(1, () => reject(error), machine),
@@ -153,7 +157,8 @@ export class SimulatedShard {
 
   /** As an operator does. */
   publishDeadAgain(): void {
-    for (const { message, handler } of this.dead.splice(0)) this.park([{ message, handler, attempts: 0, delayMs: 0, error: null, isDead: false }]);
+    for (const { message, handler } of this.dead.splice(0))
+      this.park([{ message, handler, attempts: 0, delayMs: 0, error: null, isDead: false }]);
   }
 
   /** The job table as a store, as `machine` sees it. */
@@ -186,11 +191,14 @@ export class SimulatedShard {
 
   private bury(message: BrokerMessage, handler: string): void {
     this.everDead.add(`${message.id} ${handler}`);
-    if (!this.dead.some((each) => each.handler === handler && each.message.id === message.id)) this.dead.push({ message, handler });
+    if (!this.dead.some((each) => each.handler === handler && each.message.id === message.id))
+      this.dead.push({ message, handler });
   }
 
   private claim(workerId: string, wanted: readonly Wanted[]): ClaimedJob[] {
     const now = this.time.now();
+    // So that others see it die, also where its first sign of life was lost.
+    if (!this.workers.has(workerId)) this.workers.set(workerId, now);
     return wanted.flatMap(({ handler, slots }) => {
       const keys = new Set<string>();
       const first = this.rows.filter((row) => {
