@@ -75,6 +75,8 @@ export interface ConduitAtRung extends TestConduit {
   readonly rung: Target["rung"];
   /** Its web processes; at rung 1 the one in this process. */
   readonly web: readonly WebProcess[];
+  /** All that run the app, those included that only handle messages. */
+  readonly processes: readonly WebProcess[];
   /** Requests that each web process was sent by the balancer, by its address; empty at rung 1. */
   requestsByProcess(): Promise<ReadonlyMap<string, number>>;
 }
@@ -94,7 +96,7 @@ export async function startConduitAt(
   if (target.rung > 1) return startStack(target, options);
   const started = await startConduit({ ...options, shards: target.shards, cache: target.cache });
   const web = [{ name: "web-1", pid: process.pid, url: started.url }];
-  return { ...started, rung: 1, web, requestsByProcess: async () => new Map() };
+  return { ...started, rung: 1, web, processes: web, requestsByProcess: async () => new Map() };
 }
 
 async function startStack(
@@ -117,13 +119,22 @@ async function startStack(
   try {
     const line = await readyLine(launcher);
     const app = await joinStack({ folder, rung, shards, cache, environment });
-    const web = line.processes
-      .filter(({ role }) => role === "web")
-      .map(({ name, pid, port }) => ({ name, pid, url: `http://127.0.0.1:${port}` }));
+    const processesOf = (...roles: readonly string[]) =>
+      line.processes
+        .filter(({ role }) => roles.includes(role))
+        .map(({ name, pid, port }) => ({ name, pid, url: `http://127.0.0.1:${port}` }));
+    const web = processesOf("web");
     // Past the CDN, which may show others a change some milliseconds later: it has tests of its own.
     const balancer = line.processes.find(({ role }) => role === "balancer")?.port;
     return {
-      ...{ url: `http://127.0.0.1:${balancer}`, folder, app, rung, web },
+      ...{
+        url: `http://127.0.0.1:${balancer}`,
+        folder,
+        app,
+        rung,
+        web,
+        processes: processesOf("web", "worker", "service"),
+      },
       requestsByProcess: () => requestsIn(join(folder, "logs", "balancer-access.log"), web),
       async stop() {
         const errors = await app.stop();
@@ -189,8 +200,8 @@ async function end(launcher: ChildProcess, signal: NodeJS.Signals): Promise<numb
 }
 
 /** Sum of a metric's values over all processes; `pattern` has the value as its only group. */
-export async function metricSum({ web, app }: ConduitAtRung, pattern: RegExp): Promise<number> {
-  const addresses = new Set([...web.map(({ url }) => url), app.address]);
+export async function metricSum({ processes, app }: ConduitAtRung, pattern: RegExp): Promise<number> {
+  const addresses = new Set([...processes.map(({ url }) => url), app.address]);
   const texts = await Promise.all([...addresses].map(async (url) => (await fetch(`${url}/metrics`)).text()));
   const values = texts.flatMap((text) =>
     [...text.matchAll(new RegExp(pattern, "gm"))].map(([, value]) => Number(value)),

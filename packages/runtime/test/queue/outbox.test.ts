@@ -312,7 +312,7 @@ it("what is left for a broker that is gone becomes jobs, in order and once, but 
     log: silentLogger,
     stored: (name: string) => stored.push(name),
   };
-  const stop = await unloadOutboxes({ shards: [books.shard], subscriptions, ...parts });
+  const stop = unloadOutboxes({ shards: [books.shard], subscriptions, ...parts });
   await expect.poll(async () => (await waiting()).map(({ event }) => event), { timeout: 5_000 }).toEqual([closed.name]);
   await stop();
   expect(stored).toContain(books.shard.name);

@@ -5,6 +5,7 @@
  * crash: what comes twice is stored once, and steps that a broker's delivery made are not made again. What the broker itself still
  * holds stays there; let handlers drain it before it is taken away.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "../../kernel/clock.ts";
 import { UnavailableError } from "../../kernel/errors.ts";
 import type { Logger } from "../../kernel/log.ts";
@@ -29,22 +30,36 @@ export interface UnloadingOptions {
 
 /** Processes that still have the broker may go on publishing for a while, and nobody is in a hurry. */
 const pollMs = 200;
+const askAgainMs = 2_000;
 
-/** Begins where something is left: one question a shard. Raises what the databases raise. Gives how to stop. */
-export async function unloadOutboxes(options: UnloadingOptions): Promise<() => Promise<void>> {
-  const { shards, subscriptions, stored, clock, random, log } = options;
-  const relays: Relay[] = [];
-  for (const [number, database] of shards.entries()) {
-    const sql = "select exists (select from rungs_outbox) as is_left";
-    const [row] = await database.query<{ is_left: boolean }>(undefined, sql, []);
-    if (row?.is_left !== true) continue;
-    log.warn({ shard: database.name }, "messages were left for a broker that is gone: they become jobs");
-    const broker = jobTableOf(shards, subscriptions, () => stored(database.name));
-    relays.push(startRelay({ shard: { number, database }, broker, subscriptions, pollMs, clock, random, log }));
-  }
+/** Begins on each shard once it is there, where something is left: one question a shard. Raises nothing. Gives how to stop. */
+export function unloadOutboxes(options: UnloadingOptions): () => Promise<void> {
+  const ended = new AbortController();
+  const begun = options.shards.map((_, number) => unload(options, number, ended.signal));
   return async () => {
-    await Promise.all(relays.map((relay) => relay.stop()));
+    ended.abort();
+    const relays = await Promise.all(begun);
+    await Promise.all(relays.map((relay) => relay?.stop()));
   };
+}
+
+async function unload(options: UnloadingOptions, number: number, signal: AbortSignal): Promise<Relay | undefined> {
+  const { shards, subscriptions, stored, clock, random, log } = options;
+  const database = shards[number] as SqlDatabase;
+  const sql = "select exists (select from rungs_outbox) as is_left";
+  while (!signal.aborted) {
+    try {
+      const [row] = await database.query<{ is_left: boolean }>(undefined, sql, []);
+      if (row?.is_left !== true || signal.aborted) return undefined;
+      log.warn({ shard: database.name }, "messages were left for a broker that is gone: they become jobs");
+      const broker = jobTableOf(shards, subscriptions, () => stored(database.name));
+      return startRelay({ shard: { number, database }, broker, subscriptions, pollMs, clock, random, log });
+    } catch {
+      // A shard that is down is asked again; that it is down, others say.
+      await sleep(askAgainMs, undefined, { signal, ref: false }).catch(() => {});
+    }
+  }
+  return undefined;
 }
 
 function jobTableOf(

@@ -129,7 +129,7 @@ export function postgresQueue<C>(options: PostgresQueueOptions<C>): PostgresQueu
       const subscriptions = handlers.map(({ name, event }) => ({ handler: name, event: event.name }));
       const stopUnloading =
         brokered === undefined
-          ? await unloadOutboxes({ shards, subscriptions, stored: wake, clock, random, log })
+          ? unloadOutboxes({ shards, subscriptions, stored: wake, clock, random, log })
           : async () => {};
       const stores = brokered === undefined ? tables : [...tables, brokered.store];
       const runner = startJobRunner({ ...rest, stores, handlers: own, paused, log, clock, random });
