@@ -47,7 +47,7 @@ if (filters.length === 0) {
 const isWhole = step(
   "tests (vitest)",
   [bin("vitest/vitest.mjs"), "run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...filters],
-  25 * minute,
+  45 * minute,
 );
 try {
   const { numPassedTests, numFailedTests, numPendingTests, numTodoTests } = JSON.parse(readFileSync(report, "utf8"));

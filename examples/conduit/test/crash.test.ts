@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type Client, client, registered } from "./support/client.ts";
 import { type ConduitProcess, databasePid, spawnConduit } from "./support/process.ts";
 
-const rounds = Number(process.env["CRASH_ROUNDS"] ?? 30);
+const rounds = Number(process.env["CRASH_ROUNDS"] ?? 15);
 const seed = Number(process.env["CRASH_SEED"] ?? Date.now() % 1_000_000);
 const writers = 4;
 

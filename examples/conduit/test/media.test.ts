@@ -18,7 +18,7 @@ describe.each(
       { shards: 1, cache: "on" },
       { shards: 3, cache: "on" },
     ],
-    { rungs: [2, 5] },
+    { rungs: [5] },
   ),
 )("uploads at $title", (target) => {
   let conduit: ConduitAtRung;

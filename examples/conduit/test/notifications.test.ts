@@ -19,7 +19,7 @@ describe.each(
       { shards: 1, cache: "on" },
       { shards: 3, cache: "on" },
     ],
-    { rungs: [2, 5] },
+    { rungs: [5] },
   ),
 )("at $title", (target) => {
   let conduit: ConduitAtRung;

@@ -33,7 +33,7 @@ describe.each(
       { shards: 1, cache: "on" },
       { shards: 3, cache: "on" },
     ],
-    { rungs: [2, 5] },
+    { rungs: [5] },
   ),
 )("tips at $title", (target) => {
   let conduit: PayingConduit;

@@ -49,7 +49,7 @@ const above: readonly Target[] = [
  * Rung 1 with each of these settings, and each of the rungs above it once: for `describe.each(...)("... at $title", ...)`.
  *
  * Rung 4 starts six servers of PostgreSQL, so only suites about what is read after what was written go up to it; to rung 5 go those
- * about what is done in the background.
+ * about what is done in the background. Both have the several processes of rung 2 in them, and take its place, for the time that all tests take.
  */
 export function targets(
   atRung1: readonly Pick<Target, "shards" | "cache">[],

@@ -4,7 +4,7 @@ import { type ConduitAtRung, startConduitAt, targets } from "../support/rungs.ts
 import { signUp, type Visitor, visitor } from "./support/browserless.ts";
 import { attributeOf, dangersIn, elementsOf, payloads } from "./support/inspect.ts";
 
-describe.each(targets([{ shards: 1, cache: "on" }], { rungs: [2, 4] }))("at $title", (target) => {
+describe.each(targets([{ shards: 1, cache: "on" }]))("at $title", (target) => {
   let conduit: ConduitAtRung;
   let writer: Visitor;
   let reader: Visitor;

@@ -39,8 +39,8 @@ interface Course {
 const courses: Course[] = [
   {
     name: "the job table",
-    transfers: 10_000,
-    rounds: 50,
+    transfers: 6_000,
+    rounds: 30,
     start: async () => ({ faults: {}, stop: async () => {} }),
   },
   {
