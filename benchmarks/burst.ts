@@ -42,6 +42,8 @@ await writeFile(
   }),
 );
 const stack = await startStack({ app, folder, flags: ["--queue", values.broker, "--config", config] });
+/** Requests made, and those of them that were answered. */
+let asked = 0;
 let sent = 0;
 try {
   print(
@@ -70,9 +72,10 @@ async function load(title: string, forSeconds: number, ms: number): Promise<Load
   const { port } = stack;
   const result = await openLoop({
     ...{ port, ratePerSecond: rate, connections: 64, durationMs: forSeconds * 1_000 },
-    next: () => requestBytes({ method: "POST", path: `/notes?id=burst-${sent++}&ms=${ms}`, port }),
+    next: () => requestBytes({ method: "POST", path: `/notes?id=burst-${asked++}&ms=${ms}`, port }),
   });
   const { requests, failures, p50Ms, p99Ms } = result;
+  sent += requests - failures;
   print(
     `${title.padEnd(34)} ${requests} requests, ${failures} failed, p50 ${p50Ms.toFixed(1)} ms, p99 ${p99Ms.toFixed(1)} ms`,
   );
