@@ -1,4 +1,5 @@
 /** Handlers: what a service does when something happened. */
+import type { Subscription } from "./broker.ts";
 import type { Event } from "./event.ts";
 
 /** The part of a shard that a delivery needs to make effects happen once. */
@@ -50,6 +51,11 @@ export interface Handler<C> {
 /** A handler with the name that stored messages carry: the service's and its own. */
 export interface NamedHandler<C> extends Handler<C> {
   readonly name: string;
+}
+
+/** What a broker and its relay know of a handler. */
+export function subscriptionOf<C>({ name, event }: NamedHandler<C>): Subscription {
+  return { handler: name, event: event.name };
 }
 
 /** Joins an event to what is done about it. */

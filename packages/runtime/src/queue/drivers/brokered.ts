@@ -1,10 +1,11 @@
 /** What a process with handlers runs beside the job tables when there is a broker: the relays, and the broker as one more store. */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "../../kernel/clock.ts";
 import type { Logger } from "../../kernel/log.ts";
 import type { Random } from "../../kernel/random.ts";
 import type { Broker, BrokerConsumer, Subscription } from "../broker.ts";
 import { type BrokerStore, brokerStore } from "../broker-store.ts";
-import type { NamedHandler } from "../handler.ts";
+import { type NamedHandler, subscriptionOf } from "../handler.ts";
 import type { SqlDatabase } from "./postgres-job-store.ts";
 import { postgresParking } from "./postgres-parking.ts";
 import { type Relay, type RelayOptions, startRelay } from "./postgres-relay.ts";
@@ -15,8 +16,8 @@ export type RelaySettings = Pick<RelayOptions, "pollMs" | "leaseMs" | "bytesMax"
 export interface BrokeredOptions<C> {
   readonly broker: Broker;
   readonly shards: readonly SqlDatabase[];
-  /** All of the app: the relay makes sure that each gets its copy. */
-  readonly handlers: readonly NamedHandler<C>[];
+  /** Of all handlers of the app: the relay makes sure that each gets its copy. */
+  readonly subscriptions: readonly Subscription[];
   /** Those that run here; none: nothing is taken out. */
   readonly own: readonly NamedHandler<C>[];
   /** Names of handlers that begin paused. */
@@ -52,7 +53,7 @@ const parkedWithinMs = 3_000;
 
 /** Starts at once and raises nothing: a broker that is not there is tried again, and what is published meanwhile waits. */
 export function startBrokered<C>(options: BrokeredOptions<C>): Brokered {
-  const { broker, shards, own, paused, wake, log, clock, random } = options;
+  const { broker, shards, subscriptions, own, paused, wake, log, clock, random } = options;
   const store = brokerStore({
     name: broker.name,
     parking: postgresParking(shards),
@@ -60,11 +61,10 @@ export function startBrokered<C>(options: BrokeredOptions<C>): Brokered {
     onReady: () => wake(broker.name),
     onParked: (shard) => wake((shards[shard] as SqlDatabase).name),
   });
-  const subscriptions = options.handlers.map(({ name, event }) => ({ handler: name, event: event.name }));
   const relays = shards.map((database, number) =>
     startRelay({ shard: { number, database }, broker, subscriptions, clock, random, log, ...options.relay }),
   );
-  const ofOwn = subscriptionsOf(own);
+  const ofOwn = own.map(withRoom);
   // Each alone, where each can be put back in time alone.
   const consumed = broker.replay === undefined ? [ofOwn] : ofOwn.map((each) => [each]);
   const consuming = consumed.map((each) => keepConsuming({ broker, subscriptions: each, store, paused, log }));
@@ -94,12 +94,8 @@ interface Consumption {
 
 type WithRoom = Subscription & { readonly room: number };
 
-function subscriptionsOf<C>(handlers: readonly NamedHandler<C>[]): WithRoom[] {
-  return handlers.map(({ name, event, options }) => ({
-    handler: name,
-    event: event.name,
-    room: roomOf(options.concurrency),
-  }));
+function withRoom<C>(handler: NamedHandler<C>): WithRoom {
+  return { ...subscriptionOf(handler), room: roomOf(handler.options.concurrency) };
 }
 
 /**
@@ -171,17 +167,7 @@ function keepConsuming(options: {
   };
 }
 
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const timer = setTimeout(resolve, ms).unref();
-    signal.addEventListener(
-      "abort",
-      () => {
-        clearTimeout(timer);
-        resolve();
-      },
-      { once: true },
-    );
-  });
+/** Ends early at a stop. */
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal, ref: false }).catch(() => {});
 }

@@ -8,7 +8,7 @@ import { type Publication, publication } from "../../kernel/event.ts";
 import type { Logger } from "../../kernel/log.ts";
 import { type Random, uuidV7 } from "../../kernel/random.ts";
 import { type Broker, type BrokerBacklog, partitionsDefault } from "../broker.ts";
-import type { NamedHandler } from "../handler.ts";
+import { type NamedHandler, subscriptionOf } from "../handler.ts";
 import type { HandlerStats } from "../handler-lane.ts";
 import { type HandlerLoad, processesFor } from "../handler-load.ts";
 import { type JobRunner, type JobRunnerOptions, startJobRunner } from "../job-runner.ts";
@@ -102,6 +102,7 @@ export function postgresQueue<C>(options: PostgresQueueOptions<C>): PostgresQueu
   const byEvent = indexByEvent(handlers);
   let committed: (shardName: string) => void = () => {};
   const handlersOf = (event: string) => byEvent.get(event) ?? [];
+  const subscriptions = handlers.map(subscriptionOf);
   const newId = () => uuidV7(clock, random);
   const writer =
     broker === undefined
@@ -123,10 +124,9 @@ export function postgresQueue<C>(options: PostgresQueueOptions<C>): PostgresQueu
         broker === undefined
           ? undefined
           : startBrokered({
-              ...{ broker, shards, handlers, own, paused, wake, log, clock, random },
+              ...{ broker, shards, subscriptions, own, paused, wake, log, clock, random },
               ...(relay === undefined ? {} : { relay }),
             });
-      const subscriptions = handlers.map(({ name, event }) => ({ handler: name, event: event.name }));
       const stopUnloading =
         brokered === undefined
           ? unloadOutboxes({ shards, subscriptions, stored: wake, clock, random, log })
@@ -165,8 +165,7 @@ export function postgresQueue<C>(options: PostgresQueueOptions<C>): PostgresQueu
             ...(broker === undefined ? {} : { partitions }),
           }),
         relays: () => brokered?.relays.map((each) => each.stats()) ?? [],
-        backlog: async () =>
-          (await broker?.backlog(own.map(({ name, event }) => ({ handler: name, event: event.name })))) ?? [],
+        backlog: async () => (await broker?.backlog(own.map(subscriptionOf))) ?? [],
         async stop() {
           stopSweep();
           pauses.stop();
