@@ -25,6 +25,8 @@ export interface LoadResult {
   readonly requests: number;
   readonly failures: number;
   readonly perSecond: number;
+  /** Of those without failures, answers other than 2xx. */
+  readonly goodPerSecond: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
 }
@@ -125,6 +127,7 @@ class Run {
       requests: this.requests,
       failures: this.failures,
       perSecond: (this.requests * 1_000) / elapsedMs,
+      goodPerSecond: ((this.requests - this.failures) * 1_000) / elapsedMs,
       p50Ms: this.latency.percentile(50) / 1_000,
       p99Ms: this.latency.percentile(99) / 1_000,
     };

@@ -2,6 +2,9 @@
  * What is left of the throughput past saturation: an open loop at 1, 2 and 5 times the capacity against one web process of Conduit,
  * directly and through nginx, and against two behind nginx. Cache off, so that each request is work.
  *
+ * Goodput is told twice, as a share of the capacity: by the number of accepted requests, and by their work, where a request of a kind
+ * counts as 1 / (the capacity for that kind alone). They differ for a mix: the signed-in, who are shed last, cost more than the others.
+ *
  * `npm run bench:overload -- --people 500 --seconds 6`. The generator is this process; on few cores it takes its share of them from the
  * servers, so its processor time is printed beside theirs.
  */
@@ -30,18 +33,24 @@ const durationMs = Number(values.seconds) * 1_000;
 const rounds = Number(values.rounds);
 const factors = [1, 2, 5];
 const connections = 1_000;
+/** Enough to keep the processes busy, and fewer than any kind may have under way: nothing of it is refused. */
+const peakOf = { connections: 24 };
 const kinds = ["signedIn", "anonymous", "bot"] as const;
 type Kind = (typeof kinds)[number];
 const path = "/api/articles?limit=20";
 
 interface Outcome {
   readonly goodput: number;
+  /** Part of the process's time that the accepted requests of each kind are worth: 1 is all of it. */
+  readonly work: number;
   readonly p99Ms: number;
   readonly offered: number;
   readonly shedShare: Readonly<Record<Kind, number>>;
   readonly others: string;
   readonly cores: string;
 }
+
+type Measured = Outcome & { readonly ofPeak: number; readonly workOfPeak: number };
 
 print(`Node ${process.version}, ${cpus().length} x ${cpus()[0]?.model ?? "unknown"}; ${path}, cache off`);
 const database = await seededDatabase(values.people);
@@ -72,29 +81,37 @@ async function measure(title: string, stack: StartedStack, port: number, tokens:
     ["signed in", ["signedIn"]],
     ["a third each", kinds],
   ];
+  const alone = await capacityByKind(port, tokens);
   for (const [name, mix] of mixes) {
     const requests = mix.flatMap((kind) => tokens.map((token) => ({ kind, bytes: bytesOf(kind, { port, token }) })));
     const kindOf = new Map(requests.map(({ kind, bytes }) => [bytes, kind]));
     let at = 0;
     const next = () => requests[(at++ * 7) % requests.length]?.bytes as Buffer;
-    const peakNow = async () => (await closedLoop({ port, next, connections: 64, durationMs: 2_000 })).perSecond;
+    const peakNow = async () => (await closedLoop({ ...{ port, next, durationMs: 2_000 }, ...peakOf })).goodPerSecond;
     await peakNow();
     const first = await peakNow();
     const peaks: number[] = [];
-    const outcomes = new Map<number, (Outcome & { ofPeak: number })[]>(factors.map((times) => [times, []]));
+    const outcomes = new Map<number, Measured[]>(factors.map((times) => [times, []]));
+    const mixWork = mix.reduce((sum, kind) => sum + 1 / alone[kind], 0) / mix.length;
     for (let round = 0; round < rounds; round++) {
       // Measured again each time, so that a change of the machine's pace meets both sides of the ratio.
       const peak = await peakNow();
       peaks.push(peak);
       for (const times of factors) {
-        const outcome = await overload(stack, { port, next, kindOf, rate: first * times });
-        outcomes.get(times)?.push({ ...outcome, ofPeak: outcome.goodput / peak });
+        const outcome = await overload(stack, { port, next, kindOf, rate: first * times, alone });
+        outcomes.get(times)?.push({
+          ...outcome,
+          ofPeak: outcome.goodput / peak,
+          workOfPeak: outcome.work / (peak * mixWork),
+        });
       }
     }
-    print(`\n${title}, ${name}: capacity ${Math.round(median(peaks))}/s (closed loop, 64 connections)`);
-    print("  offered  goodput  of capacity  p99 of accepted  shed: signed in  anonymous  bots    cores used");
+    print(
+      `\n${title}, ${name}: capacity ${Math.round(median(peaks))}/s (closed loop, ${peakOf.connections} connections)`,
+    );
+    print("  offered  goodput  of capacity  by work  p99 of accepted  shed: signed in  anonymous  bots    cores used");
     for (const [times, results] of outcomes) {
-      const of = (pick: (outcome: Outcome & { ofPeak: number }) => number) => median(results.map(pick));
+      const of = (pick: (outcome: Measured) => number) => median(results.map(pick));
       const shed = kinds
         .map(
           (kind) =>
@@ -114,6 +131,10 @@ async function measure(title: string, stack: StartedStack, port: number, tokens:
           of(({ ofPeak }) => ofPeak * 100),
           10,
           0,
+        )}%  ${cell(
+          of(({ workOfPeak }) => workOfPeak * 100),
+          6,
+          0,
         )}%` +
           `  ${cell(
             of(({ p99Ms }) => p99Ms),
@@ -125,6 +146,24 @@ async function measure(title: string, stack: StartedStack, port: number, tokens:
   }
 }
 
+/** Requests a second of each kind alone, by a closed loop; the kinds take turns, so that all meet the same machine. */
+async function capacityByKind(port: number, tokens: readonly string[]): Promise<Record<Kind, number>> {
+  const found: Record<Kind, number[]> = { signedIn: [], anonymous: [], bot: [] };
+  for (let round = 0; round < 4; round++) {
+    for (const kind of kinds) {
+      const requests = tokens.map((token) => bytesOf(kind, { port, token }));
+      let at = 0;
+      const next = () => requests[at++ % requests.length] as Buffer;
+      const { goodPerSecond } = await closedLoop({ ...{ port, next, durationMs: 1_500 }, ...peakOf });
+      // The first is for getting warm.
+      if (round > 0) found[kind].push(goodPerSecond);
+    }
+  }
+  const alone = { signedIn: median(found.signedIn), anonymous: median(found.anonymous), bot: median(found.bot) };
+  print(`\nEach kind alone: ${kinds.map((kind) => `${kind} ${Math.round(alone[kind])}/s`).join(", ")}`);
+  return alone;
+}
+
 function bytesOf(kind: Kind, { port, token }: { readonly port: number; readonly token: string }): Buffer {
   const agent = kind === "bot" ? "Mozilla/5.0 (compatible; bingbot/2.0)" : "Mozilla/5.0 (X11; Linux x86_64)";
   const headers = { "user-agent": agent, ...(kind === "signedIn" ? { authorization: `Token ${token}` } : {}) };
@@ -133,9 +172,15 @@ function bytesOf(kind: Kind, { port, token }: { readonly port: number; readonly 
 
 async function overload(
   stack: StartedStack,
-  load: { port: number; next: () => Buffer; kindOf: ReadonlyMap<Buffer, Kind>; rate: number },
+  load: {
+    port: number;
+    next: () => Buffer;
+    kindOf: ReadonlyMap<Buffer, Kind>;
+    rate: number;
+    alone: Readonly<Record<Kind, number>>;
+  },
 ): Promise<Outcome> {
-  const { port, next, kindOf, rate } = load;
+  const { port, next, kindOf, rate, alone } = load;
   const settleMs = 2_000;
   const since = performance.now();
   const answers: { kind: Kind; status: number; ms: number }[] = [];
@@ -159,6 +204,7 @@ async function overload(
   const others = answers.filter(({ status }) => status !== 200 && status !== 503);
   return {
     goodput: (accepted.length * 1_000) / durationMs,
+    work: (accepted.reduce((sum, { kind }) => sum + 1 / alone[kind], 0) * 1_000) / durationMs,
     p99Ms: times[Math.floor(times.length * 0.99)] ?? Number.NaN,
     offered: rate,
     shedShare: { signedIn: shareOf("signedIn"), anonymous: shareOf("anonymous"), bot: shareOf("bot") },

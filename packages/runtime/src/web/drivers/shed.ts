@@ -3,6 +3,7 @@ import type { IncomingMessage, RequestListener, ServerResponse } from "node:http
 import { performance } from "node:perf_hooks";
 import type { Clock } from "../../kernel/clock.ts";
 import type { Random } from "../../kernel/random.ts";
+import { HeldRefusals } from "../held-refusals.ts";
 import { watchLoop } from "../loop-lateness.ts";
 import { classOf, OverloadGate, type OverloadStats } from "../overload.ts";
 import { securityHeaders } from "../security-headers.ts";
@@ -36,6 +37,9 @@ const saturated = 0.9;
 const longBodyBytes = 1_048_576;
 
 const body = JSON.stringify({ errors: { body: ["too many requests right now; please try again"] } });
+/** How long a refusal is held, see `held-refusals.ts`, and how many at most: hardly more than a balancer lets through. */
+const holdMs = 200;
+const heldMax = 1_024;
 /** Spread over three seconds, so that those who were refused do not come back together. */
 const retryAfterSecondsMax = 3;
 
@@ -47,6 +51,7 @@ export function createShedder(options: ShedOptions): Shedder {
   let underWay = 0;
   let finished = 0;
   let left = 0;
+  const held = new HeldRefusals<ServerResponse>({ holdMs, countMax: heldMax });
   // Who is answered counts until the loop has turned: requests that wait for this turn's end waited for theirs too.
   const loop = watchLoop(clock, () => {
     underWay -= left;
@@ -63,12 +68,13 @@ export function createShedder(options: ShedOptions): Shedder {
     finished = 0;
     tickedAt = now;
     utilization = used;
+    for (const response of held.due(now)) answerRefused(response);
   }, tickMs).unref();
   const leave = () => {
     left++;
     finished++;
   };
-  const refuse = (response: ServerResponse) => {
+  const answerRefused = (response: ServerResponse) => {
     const retryAfter = 1 + Math.floor(random.next() * retryAfterSecondsMax);
     response
       .writeHead(503, {
@@ -83,7 +89,11 @@ export function createShedder(options: ShedOptions): Shedder {
   return {
     wrap: (listener) => (request: IncomingMessage, response: ServerResponse) => {
       const kind = classOf(request);
-      if (kind !== "always" && !gate.admit(kind, underWay)) return refuse(response);
+      if (kind !== "always" && !gate.admit(kind, underWay)) {
+        const isHeld = kind !== "signedIn" && held.add(response, clock.monotonic());
+        if (!isHeld) answerRefused(response);
+        return;
+      }
       if (!isLong(request)) {
         underWay++;
         response.once("close", leave);
@@ -93,6 +103,7 @@ export function createShedder(options: ShedOptions): Shedder {
     stats: () => gate.stats(),
     stop() {
       clearInterval(timer);
+      for (const response of held.due(Number.POSITIVE_INFINITY)) answerRefused(response);
       loop.stop();
     },
   };
