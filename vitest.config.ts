@@ -9,5 +9,7 @@ export default defineConfig({
     testTimeout: 30_000,
     hookTimeout: 60_000,
     teardownTimeout: 30_000,
+    // What is waited for comes when it comes; the default of 1 s is less than a busy machine may stand still.
+    expect: { poll: { timeout: 10_000 } },
   },
 });
