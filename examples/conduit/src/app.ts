@@ -2,6 +2,7 @@
 import { defineApp, defineService, type ServiceContext } from "rungs";
 import { allowCrossOrigin } from "rungs/web/cors";
 import { createAccounts } from "./accounts/accounts.ts";
+import { servedAccounts } from "./accounts/served-accounts.ts";
 import { apiRoutes, type Viewer } from "./api/routes.ts";
 import type { ArticleLookup } from "./articles/article-reads.ts";
 import { createArticles } from "./articles/articles.ts";
@@ -26,6 +27,7 @@ import { uiPages } from "./ui/pages.ts";
 const accounts = defineService<Tables>("accounts", {
   tables: { users: { shardBy: "user_id" }, follows: { shardBy: "followed_id" } },
   migrations: new URL("./accounts/migrations/", import.meta.url),
+  methods: servedAccounts,
 });
 
 const articles = defineService<Tables>("articles", {

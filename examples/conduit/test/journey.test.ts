@@ -1,7 +1,7 @@
 /** What people do with Conduit over its API, the same at every rung and number of shards. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Client, client, registered } from "./support/client.ts";
-import { type ConduitAtRung, startConduitAt, targets } from "./support/rungs.ts";
+import { type ConduitAtRung, metricSum, startConduitAt, targets } from "./support/rungs.ts";
 
 describe.each(
   targets(
@@ -13,7 +13,7 @@ describe.each(
     { rungs: [4, 5] },
   ),
 )("at $title", (target) => {
-  const { shards, processes } = target;
+  const { shards, processes, isLate } = target;
   let conduit: ConduitAtRung;
   let ann: Client;
   let bob: Client;
@@ -22,8 +22,8 @@ describe.each(
   beforeAll(async () => {
     conduit = await startConduitAt(target);
     nobody = client(conduit.url);
-    ann = await registered(conduit.url, "ann");
-    bob = await registered(conduit.url, "bob");
+    ann = await conduit.registeredOn(0, "ann");
+    bob = await conduit.registeredOn(shards - 1, "bob");
   }, 120_000);
   afterAll(() => conduit?.stop(), 60_000);
 
@@ -294,7 +294,10 @@ describe.each(
 
   it("spreads people over the shards and keeps each one's rows together", async () => {
     const names = await Promise.all(
-      Array.from({ length: 12 }, (_, index) => registered(conduit.url, `spread${index}`).then(() => `spread${index}`)),
+      Array.from({ length: 12 }, async (_, index) => {
+        await conduit.registeredOn(index % shards, `spread${index}`);
+        return `spread${index}`;
+      }),
     );
     const { db } = conduit.app.context;
     const perShard = await db.everywhere(async (shard) => {
@@ -313,6 +316,13 @@ describe.each(
         .poll(async () => Math.min(...(await conduit.requestsByProcess()).values()), { timeout: 5_000 })
         .toBeGreaterThan(20);
       expect((await conduit.requestsByProcess()).size).toBe(processes);
+    });
+  }
+
+  if (isLate) {
+    it("had followers answer, one that was 5 s behind all the time and one that stood still at times", async () => {
+      expect(await metricSum(conduit, /^database_reads\{[^}]*role="follower"[^}]*\} (\d+)$/)).toBeGreaterThan(50);
+      expect(conduit.lag?.pauses()).toBeGreaterThan(5);
     });
   }
 });

@@ -28,14 +28,14 @@ let [payer, payee]: Client[] = [];
 const children: (() => Promise<void>)[] = [];
 const main = fileURLToPath(new URL("../src/main.ts", import.meta.url));
 
-async function start(content: TopologyInput): Promise<RunningApp<Tables>> {
+async function start(content: TopologyInput, port = 0): Promise<RunningApp<Tables>> {
   const { topology } = resolveTopology({
     file: {
       name: "of the tests",
       content: {
         ...content,
         dataDirectory: folder,
-        web: { ...calmWeb.web, port: 0 },
+        web: { ...calmWeb.web, port },
         database: { shards: [{ leader: env("CONDUIT_DATABASE_URL") }], pool: { connectionsMax: 8 } },
       },
     },
@@ -54,7 +54,11 @@ async function spawnPayments(port: number): Promise<{ kill(): Promise<void> }> {
   const shards = [{ leader: { env: "CONDUIT_DATABASE_URL" } }];
   await writeFile(
     settings,
-    JSON.stringify({ dataDirectory: folder, services: { payments: { processes: 1 } }, database: { shards } }),
+    JSON.stringify({
+      dataDirectory: folder,
+      services: { payments: {}, web: { url: web.address } },
+      database: { shards },
+    }),
   );
   const args = [main, "--config", settings, "--group", "payments", "--port", String(port)];
   const child = spawn(process.execPath, args, {
@@ -95,8 +99,10 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "conduit-split-"));
   postgres = await startTestPostgres();
   provider = await startFakeProvider({ flags: quickFlags });
-  payments = await start({ services: { payments: { processes: 1 } }, group: "payments" });
-  web = await start({ services: { payments: { processes: 1, url: payments.address } }, group: "web" });
+  // Each calls the other: the payments ask who people are.
+  const port = await freePort();
+  payments = await start({ services: { payments: {}, web: { url: `http://127.0.0.1:${port}` } }, group: "payments" });
+  web = await start({ services: { payments: { url: payments.address } }, group: "web" }, port);
   await provider.client.registerWebhook(`${payments.address}/api/payments/webhook`);
   payer = await registered(web.address, "payer");
   payee = await registered(web.address, "payee");

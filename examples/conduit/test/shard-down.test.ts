@@ -10,6 +10,8 @@ import conduit from "../src/app.ts";
 import type { Tables } from "../src/schema.ts";
 import { type Client, client, registered } from "./support/client.ts";
 import { calmWeb } from "./support/conduit.ts";
+import { signedIn, type Visitor, visitor } from "./ui/support/browserless.ts";
+import { attributeOf, elementsOf, textOf } from "./ui/support/inspect.ts";
 
 let servers: [TestPostgres, TestPostgres];
 let urls: string[];
@@ -56,6 +58,12 @@ async function populate(url: string): Promise<[Person, Person]> {
   return [first, second];
 }
 
+/** What a page says is not on it. */
+function noticeIn(html: string): string | undefined {
+  const found = elementsOf(html).find((element) => attributeOf(element, "class") === "notice");
+  return found && textOf(found);
+}
+
 /** What the process says it cannot reach. */
 async function failingOf(url: string): Promise<unknown> {
   const answer = (await (await fetch(`${url}/readyz`)).json()) as { readonly failing: unknown };
@@ -94,6 +102,21 @@ describe("Conduit with one of two shards down", { timeout: 60_000 }, () => {
     expect((await client(app.address).get("/tags")).body.tags.sort()).toEqual(["tag-0", "tag-1"]);
   });
 
+  /** Pages on which something belongs that is on the other shard, each as somebody sees it. */
+  const pagesWithOthers = async (url: string): Promise<[string, Visitor][]> => {
+    const [nobody, me] = [visitor(url), await signedIn(url, mine.name)];
+    const open = ["/", `/profile/${mine.name}`, `/profile/${mine.name}/favorites`, `/article/${mine.slug}`];
+    return [...open.map((path): [string, Visitor] => [path, nobody]), ["/", me], ["/?feed=following", me]];
+  };
+
+  it("says on no page that something is missing while both are up", async () => {
+    for (const [path, who] of await pagesWithOthers(app.address)) {
+      const { status, html, headers } = await who.get(path);
+      expect({ path, status, notice: noticeIn(html) }).toEqual({ path, status: 200, notice: undefined });
+      expect(headers.has("conduit-incomplete")).toBe(false);
+    }
+  });
+
   const others = async (url: string) => {
     const login = await client(url).post("/users/login", {
       user: { email: `${mine.name}@example.com`, password: "correct horse" },
@@ -122,7 +145,18 @@ describe("Conduit with one of two shards down", { timeout: 60_000 }, () => {
       expect(body[of].length).toBeGreaterThan(0);
       expect(JSON.stringify(body)).not.toMatch(/tag-1/);
     }
-    expect((await me.get("/articles/feed")).status).toBe(200);
+    const feed = await me.get("/articles/feed");
+    expect([feed.status, feed.headers.get("conduit-incomplete")]).toEqual([200, "true"]);
+    // Pages say so to their reader, and the CDN keeps none of them.
+    for (const [path, who] of await pagesWithOthers(url)) {
+      const { status, html, headers } = await who.get(path);
+      expect({ path, status, notice: noticeIn(html) }).toEqual({
+        ...{ path, status: 200 },
+        notice: expect.stringContaining("Some of this page is missing."),
+      });
+      expect({ path, kept: headers.get("cache-control") }).toEqual({ path, kept: "private, no-store" });
+      expect(headers.has("cdn-cache-control")).toBe(false);
+    }
     const comments = await client(url).get(`/articles/${mine.slug}/comments`);
     expect(comments.status).toBe(200);
     expect(

@@ -30,6 +30,7 @@ export function sampleSession(fields: Partial<SessionRecord> = {}): SessionRecor
     data: {},
     wrote: 0,
     seen: {},
+    revision: 0,
     ...fields,
   };
 }
@@ -57,6 +58,35 @@ export async function expectNoUpdateLostByRotation(store: SessionStore): Promise
     const acknowledged = answers.flatMap((answer, index) => (answer === undefined ? [] : [`field${index}`]));
     expect(Object.keys(carried ?? {})).toEqual(expect.arrayContaining(acknowledged));
   }
+}
+
+/** Fails unless every change of a session, also of many at once, makes a revision of its own, later than those before it. */
+export async function expectRevisionsRise(store: SessionStore): Promise<void> {
+  const session = sampleSession({ revision: 7 });
+  const { tokenHash } = session;
+  await store.create(session);
+  const revision = async () => (await store.read(tokenHash))?.revision ?? Number.NaN;
+  expect(await revision()).toBe(7);
+  const made = await Promise.all(
+    Array.from({ length: 30 }, async (_, index) => {
+      if (index % 3 === 0) return (await store.update(tokenHash, { [`field${index}`]: index }))?.revision;
+      return index % 3 === 1 ? store.noteWrite(tokenHash, index) : store.noteSeen(tokenHash, { 0: position(index) });
+    }),
+  );
+  expect(new Set(made).size).toBe(made.length);
+  expect(Math.min(...made.map(Number))).toBeGreaterThan(7);
+  expect(await revision()).toBe(Math.max(...made.map(Number)));
+  await store.touch(tokenHash, at(1), at(0));
+  expect(await revision()).toBeGreaterThan(Math.max(...made.map(Number)));
+  // What it has already it has in the revision given, and in those before perhaps not.
+  const before = await revision();
+  expect(await store.noteWrite(tokenHash, 1)).toBeGreaterThanOrEqual(before);
+  expect(await store.noteSeen(tokenHash, { 0: position(1) })).toBeGreaterThanOrEqual(before);
+  const next = sampleSession();
+  await store.rotate(tokenHash, next, { keepsData: true });
+  expect((await store.read(next.tokenHash))?.revision).toBe(0);
+  expect(await store.noteWrite(tokenHash, 99)).toBeUndefined();
+  expect(await store.noteSeen(tokenHash, { 0: position(99) })).toBeUndefined();
 }
 
 /** How far a database had got, as the sessions of an app note it. */
@@ -128,7 +158,7 @@ function readingAndWriting(store: () => SessionStore): void {
   it("gives back a session as it was created", async () => {
     const data = { text: "ü \"'\\ <b>", number: 1.5, list: [1, null, { deep: true }], empty: {} };
     const seen = { 0: position(9), 1023: `ffffffff${"f".repeat(16)}` };
-    const session = sampleSession({ data, seen, lastSeenAt: at(1), expiresAt: new Date(now + 1) });
+    const session = sampleSession({ data, seen, revision: 2 ** 47, lastSeenAt: at(1), expiresAt: new Date(now + 1) });
     await store().create(session);
     expect(await store().read(session.tokenHash)).toEqual(session);
   });
@@ -138,6 +168,8 @@ function readingAndWriting(store: () => SessionStore): void {
     await store().create(session);
     expect((await store().read(session.tokenHash))?.userId).toBeNull();
   });
+
+  it("tells its states apart by revisions that rise", () => expectRevisionsRise(store()));
 
   it("gives undefined for a hash it does not know", async () => {
     expect(await store().read(randomBytes(32))).toBeUndefined();
@@ -206,7 +238,7 @@ function updating(store: () => SessionStore): void {
   it("merges an update by field, null removing one, and gives the whole", async () => {
     const session = sampleSession({ data: { a: 1, b: { kept: true }, c: "old" } });
     await store().create(session);
-    expect(await store().update(session.tokenHash, { a: null, c: "new", d: [1] })).toEqual({
+    expect((await store().update(session.tokenHash, { a: null, c: "new", d: [1] }))?.data).toEqual({
       b: { kept: true },
       c: "new",
       d: [1],
@@ -217,11 +249,12 @@ function updating(store: () => SessionStore): void {
   it("takes an empty update and fields with awkward names", async () => {
     const session = sampleSession({ data: { a: 1 } });
     await store().create(session);
-    expect(await store().update(session.tokenHash, {})).toEqual({ a: 1 });
+    const update = async (patch: SessionRecord["data"]) => (await store().update(session.tokenHash, patch))?.data;
+    expect(await update({})).toEqual({ a: 1 });
     const awkward = { "": 1, "a.b": 2, '"{},': 3, $1: 4 };
-    expect(await store().update(session.tokenHash, awkward)).toEqual({ a: 1, ...awkward });
+    expect(await update(awkward)).toEqual({ a: 1, ...awkward });
     const removal = Object.fromEntries(Object.keys(awkward).map((field) => [field, null]));
-    expect(await store().update(session.tokenHash, removal)).toEqual({ a: 1 });
+    expect(await update(removal)).toEqual({ a: 1 });
   });
 
   it("loses none of many updates at once", () => expectConcurrentUpdatesKept(store()));

@@ -104,6 +104,8 @@ export async function startTestReplicas(options: {
   readonly followers: number;
   /** Extra settings of all servers, as in postgresql.conf. */
   readonly settings?: Readonly<Record<string, string>>;
+  /** Extra settings of each server, the leader first. */
+  readonly settingsOf?: readonly Readonly<Record<string, string>>[];
 }): Promise<TestReplicas> {
   const account = await unprivilegedAccount();
   const programs = await findPrograms(account, true);
@@ -116,13 +118,14 @@ export async function startTestReplicas(options: {
   const settings = { ...settingsDefault, ...replicationSettings, ...options.settings };
   const names = ["leader", ...Array.from({ length: options.followers }, (_, index) => `follower-${index + 1}`)];
   const servers = await Promise.all(
-    names.map(async (name) => {
+    names.map(async (name, index) => {
       const host = join(folder, name);
       await mkdir(host);
       if (account.uid !== undefined) await chown(host, account.uid, account.gid);
       await run("cp", ["-R", template, join(host, "data")], account);
       await chmod(join(host, "data"), 0o700);
-      return new Server({ name, host, bin: programs.bin, account, settings });
+      const own = { ...settings, ...options.settingsOf?.[index] };
+      return new Server({ name, host, bin: programs.bin, account, settings: own });
     }),
   );
   const [leader, ...followers] = servers as [Server, ...Server[]];

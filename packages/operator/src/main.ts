@@ -12,6 +12,7 @@ const root: Command = {
     ["rungs status", "what runs"],
     ["rungs cache", "how much the cache takes"],
     ["rungs cdn", "how much the CDN takes"],
+    ["rungs regions", "who leads where, at a stack with regions"],
     ["rungs shards", "which shard owns which keys, and how much that is"],
     ["rungs jobs", "how many jobs wait, run, and were given up"],
     ["rungs jobs --help", "what else can be done about them"],
@@ -29,6 +30,7 @@ const root: Command = {
     jobs: async () => (await import("./commands/jobs.ts")).jobs,
     cache: async () => (await import("./commands/cache.ts")).cache,
     cdn: async () => (await import("./commands/cdn.ts")).cdn,
+    regions: async () => (await import("./commands/regions.ts")).regions,
     dns: async () => (await import("./commands/dns.ts")).dns,
   },
 };

@@ -5,10 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Balancer, networksOf } from "../src/stack/balancer.ts";
-import { findProgram } from "../src/stack/find-program.ts";
-import { haproxyConfig } from "../src/stack/haproxy-config.ts";
-import { nginxConfig } from "../src/stack/nginx-config.ts";
+import { type Balancer, networksOf } from "../src/stack/front/balancer.ts";
+import { haproxyConfig } from "../src/stack/front/haproxy-config.ts";
+import { nginxConfig } from "../src/stack/front/nginx-config.ts";
+import { findProgram } from "../src/stack/process/find-program.ts";
 import { type RunningStack, startStackApp } from "./support/stack.ts";
 
 const run = promisify(execFile);

@@ -9,18 +9,22 @@ import { openPostgres } from "rungs/database/postgres";
 import { resolveTopology, type Topology } from "rungs/topology";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { parse } from "yaml";
-import { scramVerifier } from "../src/stack/app-database.ts";
-import { databaseRouterConfig, databaseRouterState, type RoutedShard } from "../src/stack/database-router-config.ts";
-import { etcdConfig } from "../src/stack/etcd.ts";
-import { findProgram } from "../src/stack/find-program.ts";
+import { scramVerifier } from "../src/stack/databases/app-database.ts";
+import {
+  databaseRouterConfig,
+  databaseRouterState,
+  type RoutedShard,
+} from "../src/stack/databases/database-router-config.ts";
+import { etcdConfig } from "../src/stack/databases/etcd.ts";
 import {
   type PatroniCluster,
   type PatroniMember,
   patroniConfig,
   type Replication,
-} from "../src/stack/patroni-config.ts";
+} from "../src/stack/databases/patroni-config.ts";
+import { findProgram } from "../src/stack/process/find-program.ts";
+import { watchSilence } from "../src/stack/process/watch-silence.ts";
 import { planStack, shardAddresses } from "../src/stack/stack-plan.ts";
-import { watchSilence } from "../src/stack/watch-silence.ts";
 import { until } from "./support/orders.ts";
 
 let folder: string;

@@ -1,7 +1,7 @@
 /** The database of countries, written anew for gdnsd, by another library than ours. */
 import { type CountryResponse, Reader } from "maxmind";
 import { describe, expect, it } from "vitest";
-import { toMaxmindLayout } from "../src/stack/country-database.ts";
+import { toMaxmindLayout } from "../src/stack/dns/country-database.ts";
 import { countryData } from "./support/countries.ts";
 
 const { content: source, countryAt, randomAddress } = countryData();

@@ -8,11 +8,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { askDns, type DnsReply, exchangeUdp } from "@rungs/contract/dns-client";
 import { answerFor, type DnsRecord, parseNetwork, parseZone, type Zone } from "rungs/dns";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { toMaxmindLayout } from "../src/stack/country-database.ts";
-import { findProgram } from "../src/stack/find-program.ts";
-import { type GdnsdComponent, gdnsdComponent } from "../src/stack/gdnsd.ts";
-import { choosePorts } from "../src/stack/ports.ts";
-import { serverHome } from "../src/stack/server-home.ts";
+import { toMaxmindLayout } from "../src/stack/dns/country-database.ts";
+import { type GdnsdComponent, gdnsdComponent } from "../src/stack/dns/gdnsd.ts";
+import { findProgram } from "../src/stack/process/find-program.ts";
+import { choosePorts } from "../src/stack/process/ports.ts";
+import { serverHome } from "../src/stack/process/server-home.ts";
 import { countryData } from "./support/countries.ts";
 
 const { content: source, random, countryAt, randomAddress, subnetsOf } = countryData();

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createOutput } from "../src/output.ts";
-import { ensurePrograms } from "../src/stack/programs.ts";
+import { ensurePrograms } from "../src/stack/process/programs.ts";
 import { startLoad } from "./support/load.ts";
 import { until } from "./support/orders.ts";
 import { type RunningStack, startStackApp } from "./support/stack.ts";

@@ -5,12 +5,12 @@ import { join } from "node:path";
 import { kafkaHome, whyNoKafka } from "@rungs/contract/test-kafka";
 import { kafkaBroker } from "rungs/queue/kafka";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { kafkaComponent, kafkaUrl } from "../src/stack/broker/kafka.ts";
+import { findJava, kafkaConfig, kafkaUser } from "../src/stack/broker/kafka-config.ts";
+import { probeKafka } from "../src/stack/broker/kafka-probe.ts";
 import type { ProcessReport } from "../src/stack/component.ts";
-import { kafkaComponent, kafkaUrl } from "../src/stack/kafka.ts";
-import { findJava, kafkaConfig, kafkaUser } from "../src/stack/kafka-config.ts";
-import { probeKafka } from "../src/stack/kafka-probe.ts";
-import { choosePorts } from "../src/stack/ports.ts";
-import { generatedSecret } from "../src/stack/secrets.ts";
+import { choosePorts } from "../src/stack/process/ports.ts";
+import { generatedSecret } from "../src/stack/process/secrets.ts";
 import { expectLasting, listening } from "./support/broker-component.ts";
 
 let folder: string;

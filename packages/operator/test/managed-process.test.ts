@@ -7,8 +7,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { ComponentState } from "../src/stack/component.ts";
-import { ManagedProcess, type ProcessPlan } from "../src/stack/managed-process.ts";
-import { identify, isRunning } from "../src/stack/process-identity.ts";
+import { ManagedProcess, type ProcessPlan } from "../src/stack/process/managed-process.ts";
+import { identify, isRunning } from "../src/stack/process/process-identity.ts";
 import { until } from "./support/orders.ts";
 
 let folder: string;
@@ -41,6 +41,26 @@ function script(text: string, options: Partial<ProcessPlan> = {}): ManagedProces
   managed.push(process);
   return process;
 }
+
+describe("one that is lost", () => {
+  it("is killed with its group, and stays down until it is started again; what precedes a start is done each time", async () => {
+    let prepared = 0;
+    const process = script("sleep 60 & echo $! > child; echo $$ > ready; sleep 60", {
+      prepare: async () => void prepared++,
+    });
+    await process.start(never);
+    const child = identify(Number(await readFile(join(folder, "child"), "utf8")));
+    await process.lose();
+    expect([process.state, process.report()]).toEqual(["lost", []]);
+    await until(() => child !== undefined && !isRunning(child));
+    // Longer than the first wait after a crash.
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect([process.state, prepared]).toEqual(["lost", 1]);
+    await process.start(never);
+    expect(process.report()).toMatchObject([{ state: "ready", crashes: 0 }]);
+    expect(prepared).toBe(2);
+  });
+});
 
 describe("a start", () => {
   it("is done when the probe says so, under the pid of the program itself", async () => {
@@ -134,7 +154,7 @@ describe("an end", () => {
   });
 
   it("comes to the whole group when the launcher is killed, also to a program that takes no notice", async () => {
-    const module = fileURLToPath(new URL("../src/stack/managed-process.ts", import.meta.url));
+    const module = fileURLToPath(new URL("../src/stack/process/managed-process.ts", import.meta.url));
     const launcher = spawn(
       process.execPath,
       [

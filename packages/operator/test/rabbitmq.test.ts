@@ -4,12 +4,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { rabbitmqBroker } from "rungs/queue/rabbitmq";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { choosePorts } from "../src/stack/ports.ts";
-import { rabbitmqComponent, rabbitmqUrl } from "../src/stack/rabbitmq.ts";
-import { rabbitmqConfig, rabbitmqEnvironment, rabbitmqUser } from "../src/stack/rabbitmq-config.ts";
-import { probeRabbitmq } from "../src/stack/rabbitmq-probe.ts";
-import { findRabbitmq, type RabbitmqPrograms } from "../src/stack/rabbitmq-programs.ts";
-import { generatedSecret } from "../src/stack/secrets.ts";
+import { rabbitmqComponent, rabbitmqUrl } from "../src/stack/broker/rabbitmq.ts";
+import { rabbitmqConfig, rabbitmqEnvironment, rabbitmqUser } from "../src/stack/broker/rabbitmq-config.ts";
+import { probeRabbitmq } from "../src/stack/broker/rabbitmq-probe.ts";
+import { findRabbitmq, type RabbitmqPrograms } from "../src/stack/broker/rabbitmq-programs.ts";
+import { choosePorts } from "../src/stack/process/ports.ts";
+import { generatedSecret } from "../src/stack/process/secrets.ts";
 import { expectLasting, listening } from "./support/broker-component.ts";
 
 let folder: string;

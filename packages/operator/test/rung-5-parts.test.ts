@@ -8,16 +8,17 @@ import { promisify } from "node:util";
 import { kafkaHome, whyNoKafka } from "@rungs/contract/test-kafka";
 import fc from "fast-check";
 import Fastify from "fastify";
-import { resolveTopology, type TopologyInput } from "rungs/topology";
+import { env, resolveTopology, type TopologyInput } from "rungs/topology";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { balancerOf } from "../src/stack/balancer-of.ts";
 import type { StackStatus } from "../src/stack/component.ts";
-import { findProgram } from "../src/stack/find-program.ts";
-import { expectOk } from "../src/stack/http-probe.ts";
-import { nginxConfig } from "../src/stack/nginx-config.ts";
-import { choosePorts } from "../src/stack/ports.ts";
-import { processGroup } from "../src/stack/process-group.ts";
-import { type RouteOfGroup, routingRules } from "../src/stack/routing-rules.ts";
+import { serviceShards } from "../src/stack/databases/service-databases.ts";
+import { balancerOf } from "../src/stack/front/balancer-of.ts";
+import { nginxConfig } from "../src/stack/front/nginx-config.ts";
+import { type RouteOfGroup, routingRules } from "../src/stack/front/routing-rules.ts";
+import { processGroup } from "../src/stack/groups/process-group.ts";
+import { findProgram } from "../src/stack/process/find-program.ts";
+import { expectOk } from "../src/stack/process/http-probe.ts";
+import { choosePorts } from "../src/stack/process/ports.ts";
 import { planStack, type StackPlan } from "../src/stack/stack-plan.ts";
 import { rungs } from "./support/cli.ts";
 import { until } from "./support/orders.ts";
@@ -81,6 +82,25 @@ describe("the plan of groups", () => {
     expect(planned({ web: { balancer: "nginx" } }).processTopology({ group: "web", port: 1 })).not.toHaveProperty(
       "group",
     );
+  });
+
+  it("starts as many databases for a group's services as the settings say, and none where they list servers", () => {
+    const settings = (shards: TopologyInput["services"]) =>
+      planned({ web: { balancer: "nginx" }, queue: { url: "amqp://10.0.0.1" }, services: shards });
+    const plan = settings({ "my-pay": { services: ["payments"], database: { shards: 2 } } });
+    const leaders = [0, 1].map((shard) => ({ leader: env(`RUNGS_SERVICE_MY_PAY_SHARD_${shard}_URL`) }));
+    expect(serviceShards(plan.topology).map(({ group, shard }) => `${group} ${shard}`)).toEqual([
+      "my-pay 0",
+      "my-pay 1",
+    ]);
+    for (const group of ["web", "my-pay"]) {
+      expect(plan.processTopology({ group, port: 1 }).services?.["my-pay"]?.database?.shards).toEqual(leaders);
+    }
+    const listed = settings({ pay: { services: ["payments"], database: { shards: [{ leader: env("PAY_URL") }] } } });
+    expect(serviceShards(listed.topology)).toEqual([]);
+    expect(listed.processTopology({ group: "pay", port: 1 }).services?.["pay"]?.database?.shards).toEqual([
+      { leader: env("PAY_URL") },
+    ]);
   });
 
   it("needs no balancer for workers, who listen on loopback whatever web does", () => {
@@ -208,7 +228,8 @@ describe("routing rules", () => {
     );
     const all = [...names, "web-internal", "payments-internal", "bot-internal"];
     const ports = Object.fromEntries(all.map((name, index) => [name, 22_000 + index]));
-    const balancer = balancerOf(plan, { appPort: 21_999, ports });
+    const [region] = plan.regions as [StackPlan["regions"][number]];
+    const balancer = balancerOf(plan, { region, appPort: 21_999, ports });
     const rules = routingRules([
       ...[route("web", "/p/list"), route("payments", '/p/:id(^[0-9]{2}$)/"x"', "POST"), route("payments", "/p/:id")],
       ...[route("bot", "/files/*"), route("bot", "/ä/:a-:b")],

@@ -8,7 +8,14 @@ import type { FastifyBaseLogger, FastifyRequest } from "fastify";
 import type { Cache } from "./cache/index.ts";
 import { fastifyCachePolicy } from "./cdn/drivers/fastify-cache-policy.ts";
 import type { Purger } from "./cdn/index.ts";
-import { directory, onLeaders } from "./database/index.ts";
+import {
+  directory,
+  inReadContext,
+  onLeaders,
+  ReadContext,
+  readContext,
+  type ShardConnection,
+} from "./database/index.ts";
 import { sweepIdempotencyKeys } from "./idempotency/index.ts";
 import { joinedMarks } from "./joined-reads.ts";
 import { systemClock } from "./kernel/clock.ts";
@@ -20,6 +27,8 @@ import { openCache } from "./open-cache.ts";
 import { openCalls } from "./open-calls.ts";
 import { openCdn } from "./open-cdn.ts";
 import { type OpenDatabases, openDatabases, type StartOptions } from "./open-databases.ts";
+import { showNearSessions } from "./open-near-sessions.ts";
+import { openRegions } from "./open-regions.ts";
 import { limitRequests, openSharedState, showRedis } from "./open-shared-state.ts";
 import { answerOperator } from "./operations.ts";
 import { type ReadFloors, readFloors } from "./read-floors.ts";
@@ -46,7 +55,7 @@ import {
 import { diskObjects } from "./storage/drivers/disk-objects.ts";
 import { s3Objects } from "./storage/drivers/s3-objects.ts";
 import { createPathSigner, type ObjectStore } from "./storage/index.ts";
-import { processWork, refuseUnsupported, type Topology } from "./topology/index.ts";
+import { processWork, refuseUngrouped, refuseUnsupported, type Topology } from "./topology/index.ts";
 import { openAssets } from "./web/assets.ts";
 import { serveAssets } from "./web/drivers/fastify-assets.ts";
 import { createWebServer } from "./web/drivers/fastify-web.ts";
@@ -88,6 +97,7 @@ async function start<T>(
 ): Promise<RunningApp<T>> {
   const { topology, log } = options;
   refuseUnsupported(topology);
+  refuseUngrouped(topology);
   const work = processWork(
     topology,
     definition.services.map(({ name }) => name),
@@ -96,17 +106,17 @@ async function start<T>(
   const openedLater: { cache?: Cache; purger?: Purger | undefined; floors?: ReadFloors | undefined } = {};
   const databases = await openDatabases(definition, options, lifecycle, async (tags, shard) => {
     // Before the cache lets go: what it loads next must not come from a copy that has not heard of the commit.
-    const upTo = await openedLater.floors?.committed(shard);
+    const upTo = await openedLater.floors?.committed(shard, readContext()?.writtenShards());
     await openedLater.cache?.invalidate(tags, upTo);
     // Only now: what the CDN fetches after its purge must not come from a cache that holds the old data.
     openedLater.purger?.changed(tags);
   });
-  const { db, home } = databases;
+  const { db, home, shared: appHome } = databases;
   const environment = options.environment ?? process.env;
   // Who is signed in is asked of leaders, whatever else the request may read.
   const homeLeader = {
     query: <R>(name: string | undefined, sql: string, values: unknown[]) =>
-      onLeaders(() => home.query<R>(name, sql, values)),
+      onLeaders(() => appHome.query<R>(name, sql, values)),
   };
   const shared = await openSharedState({ topology, environment, home: homeLeader, log, lifecycle });
   const floors = openFloors(databases, lifecycle);
@@ -115,12 +125,16 @@ async function start<T>(
   openedLater.cache = cache;
   const { cdn, purger } = openCdn({ topology, environment, log, lifecycle });
   openedLater.purger = purger;
+  // A process that reads from no followers passes on what others have read there.
+  const hasFollowers = floors !== undefined || (appHome !== home && namesFollowers(topology));
+  const hasRevisions = topology.region !== undefined || shared.near !== undefined;
   const reads =
-    floors === undefined
+    !hasFollowers && !hasRevisions
       ? undefined
       : sessionReads({
           units: readUnits({ limitMs: topology.web.requestTimeoutMs }),
           signer: seenSigner(await readSigningKey({ database: homeLeader, name: "seen" })),
+          hasRevisions,
         });
   const marks = joinedMarks(bus);
   const sessions = createSessions({ store: shared.sessions, log, marks, seen: reads });
@@ -128,10 +142,12 @@ async function start<T>(
   const metrics = createMetrics();
   lifecycle.started("metrics", async () => metrics.close());
   showRedis(metrics, shared.redis);
+  showNearSessions(metrics, shared.near);
+  const regions = await openRegions({ topology, databases, home: homeLeader, metrics, log, lifecycle });
   const live = createLive({ fanOut: shared.fanOut, log });
   showLive(metrics, live);
   const calls = await openCalls({
-    ...{ definition, topology, home: homeLeader, hasFollowers: floors !== undefined, marks, metrics, log, lifecycle },
+    ...{ definition, topology, home: homeLeader, hasFollowers, marks, metrics, log, lifecycle },
     context: () => context,
   });
   const directories = new Map<string, ReturnType<typeof directory>>();
@@ -168,13 +184,24 @@ async function start<T>(
     log,
     metrics,
     ...(shedder === undefined ? {} : { shedder }),
+    ...(regions === undefined ? {} : { forwarded: regions.forwarded }),
     checks: [
       ...[...new Set([...databases.shards, home])].map((shard) => ({
         name: shard.name,
-        check: () => onLeaders(() => shard.query(undefined, "select 1", [])),
+        check: () => (regions === undefined ? askLeader(shard) : askAnyMember(shard)),
         // Without another shard its own users are not served; without the home database nobody is.
         isEssential: shard === home,
       })),
+      // Who is signed in is asked there, unless Redis knows.
+      ...(appHome === home
+        ? []
+        : [
+            {
+              name: "home",
+              check: () => homeLeader.query(undefined, "select 1", []),
+              isEssential: shared.redis === undefined,
+            },
+          ]),
       ...(shared.redis === undefined ? [] : [{ name: "redis", check: shared.redis.check.bind(shared.redis) }]),
     ],
     ...(definition.answerError === undefined ? {} : { answerError: definition.answerError }),
@@ -182,13 +209,29 @@ async function start<T>(
   const queue = await databases.queue.start({
     ...{ shards: databases.shards, home, context, log, only: handlersOf(definition, work.handlers) },
     relay: { bytesMax: topology.queue.outboxBytesMax },
+    ...(regions === undefined ? {} : { mayClaim: (store: string) => regions.mayClaim(store) }),
   });
+  // What waited there while the leader was elsewhere is for this region's handlers now.
+  regions?.onArrival((store) => databases.queue.messages.committed(store));
   lifecycle.started("queue", () => queue.stop(), 15_000);
   showQueue(metrics, queue);
   showBacklog(metrics, queue, topology.group);
   showRelays(metrics, queue);
   if (reads !== undefined) beginSessionReads(web.fastify, { reads });
   const userOf = async (request: FastifyRequest) => (await request.session())?.userId ?? undefined;
+  regions?.forward(web, {
+    userOf(request) {
+      const carried = request.carriedToken();
+      return shared.near === undefined || carried === undefined
+        ? userOf(request)
+        : shared.near.store.ownerOf(carried.token);
+    },
+    traceparentOf: (request) => request.rungsCallScope?.traceparent,
+    async onForward(request) {
+      const carried = request.carriedToken();
+      if (carried !== undefined) shared.near?.store.changedElsewhere(carried.token);
+    },
+  });
   limitRequests(web.fastify, { limits: topology.web.limits, rates: shared.rates, userOf, log, metrics });
   calls.serve(web.fastify);
   fastifyCachePolicy(web.fastify, { cdn });
@@ -221,7 +264,7 @@ async function start<T>(
     address,
     dataDirectories: databases.dataDirectories,
     context,
-    answerOperator: (question) => answerOperator(question, { cache, bus, routes, queue }),
+    answerOperator: (question) => answerOperator(question, { cache, bus, routes, queue, regions }),
     stop: () => lifecycle.stop(),
   };
 }
@@ -233,12 +276,25 @@ function handlersOf<T>({ services }: AppDefinition<T>, names: readonly string[])
     .flatMap(({ name, on = {} }) => Object.keys(on).map((handler) => `${name}.${handler}`));
 }
 
+/** Whether a shard of the app's database has followers. */
+function namesFollowers({ database: { shards } }: Topology): boolean {
+  return typeof shards !== "number" && shards.some(({ followers = [] }) => followers.length > 0);
+}
+
 /** Undefined where no shard has followers: then reads need no bound, and nothing of this costs anything. */
 function openFloors<T>({ replicated }: OpenDatabases<T>, lifecycle: Lifecycle): ReadFloors | undefined {
   if (replicated.size === 0) return undefined;
   const floors = readFloors(replicated);
   lifecycle.started("floors of reads", async () => floors.close());
   return floors;
+}
+
+const askLeader = (shard: ShardConnection) => onLeaders(() => shard.query(undefined, "select 1", []));
+
+/** While the leader's region is away, the others serve reads from their members and hand writes on to nobody: they are ready. */
+function askAnyMember(shard: ShardConnection): Promise<unknown> {
+  const read = inReadContext(new ReadContext(), () => shard.query(undefined, "select 1", [], true));
+  return Promise.any([askLeader(shard), read]);
 }
 
 /** Whether requests wait for a connection. */

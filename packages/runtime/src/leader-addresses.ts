@@ -4,20 +4,26 @@ import { join, resolve } from "node:path";
 import { embeddedConnection } from "./database/drivers/embedded-postgres.ts";
 import type { PostgresAddress } from "./database/drivers/postgres.ts";
 import { UnavailableError } from "./kernel/errors.ts";
-import { type Environment, Secret, type Topology } from "./topology/index.ts";
+import { type Environment, Secret, type Topology, topologyOfDatabase } from "./topology/index.ts";
 
 /**
- * Addresses of the shards' leaders: servers, or the embedded databases that a running app holds. Raises `DATABASE_UNREACHABLE`
+ * Addresses of the shards' leaders: servers, or the embedded databases that a running app holds. `group`: of the database that its
+ * services own; default: the app's. Raises `DATABASE_UNREACHABLE`
  * when an embedded one does not run, and `SECRET_MISSING`.
  */
-export async function leaderAddresses(topology: Topology, environment: Environment): Promise<PostgresAddress[]> {
-  const { shards } = topology.database;
+export async function leaderAddresses(
+  topology: Topology,
+  environment: Environment,
+  group?: string | undefined,
+): Promise<PostgresAddress[]> {
+  const { shards } = topologyOfDatabase(topology, group).database;
   if (typeof shards !== "number") {
     return shards.map(({ leader }) => ({ url: leader instanceof Secret ? leader.reveal(environment) : leader }));
   }
   const addresses: PostgresAddress[] = [];
   for (let index = 0; index < shards; index++) {
-    addresses.push(await embeddedAddress(join(resolve(topology.dataDirectory), "database", `shard-${index}`)));
+    const folder = `${group === undefined ? "" : `${group}-`}shard-${index}`;
+    addresses.push(await embeddedAddress(join(resolve(topology.dataDirectory), "database", folder)));
   }
   return addresses;
 }

@@ -26,8 +26,10 @@ import {
 } from "./database/index.ts";
 import { idempotencyMigrations } from "./idempotency/index.ts";
 import { systemClock } from "./kernel/clock.ts";
+import { ConfigError } from "./kernel/errors.ts";
 import type { Lifecycle } from "./kernel/lifecycle.ts";
 import { systemRandom } from "./kernel/random.ts";
+import { leaderAddresses } from "./leader-addresses.ts";
 import { openBroker } from "./open-broker.ts";
 import { placeShards } from "./open-placement.ts";
 import { type PostgresQueue, postgresQueue, queueMigrations } from "./queue/index.ts";
@@ -35,7 +37,14 @@ import type { AppDefinition, ServiceContext } from "./service.ts";
 import { sessionRevocationMigrations } from "./session/drivers/database-session-revocations.ts";
 import { sessionMigrations } from "./session/drivers/database-session-store.ts";
 import { signingKeyMigrations } from "./session/drivers/database-signing-key.ts";
-import { type Environment, Secret, type Topology } from "./topology/index.ts";
+import {
+  databaseGroupOf,
+  type Environment,
+  ownDatabaseGroup,
+  Secret,
+  type Topology,
+  topologyOfDatabase,
+} from "./topology/index.ts";
 
 export interface StartOptions {
   readonly topology: Topology;
@@ -52,6 +61,11 @@ export interface StartOptions {
 export interface OpenDatabases<T> {
   readonly db: Database<T>;
   readonly home: ShardConnection;
+  /**
+   * The app's home database, which has what all processes share: signing keys, sessions and their revocations. Another than `home` only
+   * where the services of this process own a database; then nothing else of it is used.
+   */
+  readonly shared: ShardConnection;
   readonly shards: readonly ShardConnection[];
   /** Those of the shards that have followers, by number. Empty: leaders answer everything. */
   readonly replicated: ReadonlyMap<number, ReplicatedShard>;
@@ -81,27 +95,45 @@ export async function openDatabases<T>(
   lifecycle: Lifecycle,
   onInvalidate: (tags: readonly string[], shard: number) => void | Promise<void> = () => {},
 ): Promise<OpenDatabases<T>> {
-  const { topology, log } = options;
-  const { addresses, embedded } = await databaseAddresses(options, lifecycle);
-  const { shards, replicated, followers } = openShards(options, addresses);
+  const { log } = options;
+  const group = ownDatabaseGroup(options.topology);
+  const topology = topologyOfDatabase(options.topology, group);
+  const { addresses, embedded } = await databaseAddresses({ ...options, topology }, lifecycle);
+  const nameOf = (shard: number) => (group === undefined ? `shard ${shard}` : `${group} shard ${shard}`);
+  const { shards, replicated, followers } = openShards({ ...options, topology }, addresses, nameOf);
   lifecycle.started("database connections", async () => void (await Promise.all(shards.map((shard) => shard.close()))));
   const [home] = shards;
-  const tables = tableRegistry([
-    { name: "rungs", tables: ownTables },
-    ...definition.services.map((service) => ({ name: service.name, tables: service.tables ?? {} })),
-  ]);
-  const migrations = await migrationsOf(definition);
-  const migrateOne = (shard: number) => migrateShard(migrations, addresses[shard] as PostgresAddress, shard);
+  const isHere = ({ name }: { readonly name: string }) => databaseGroupOf(topology, name) === group;
+  const declared = definition.services.map(({ name, tables = {} }) => ({ name, tables }));
+  const tables = tableRegistry(
+    [{ name: "rungs", tables: ownTables }, ...declared.filter(isHere)],
+    declared.filter((service) => !isHere(service)),
+  );
+  const shared = group === undefined ? home : await openShared(options, lifecycle);
+  const services = await migrationsOf(definition.services.filter(isHere));
+  const migrations = [...(group === undefined ? sharedMigrations : []), ...services];
+  const migrateOne = (shard: number) =>
+    migrateShard(migrations, addresses[shard] as PostgresAddress, { shard, name: nameOf(shard) });
   const { placement, source } = await placeShards({
     ...{ topology, addresses, shards, replicated, tables, log, lifecycle },
     migrate: migrateOne,
   });
-  const broker = openBroker(topology, options.environment ?? process.env, log);
+  const broker = await openBroker(topology, options.environment ?? process.env, log);
   if (broker !== undefined) lifecycle.started("broker", () => broker.close(), 5_000);
   const queue = postgresQueue<ServiceContext<T>>({
     ...(broker === undefined ? {} : { broker, partitions: topology.queue.partitions }),
-    handlers: named(definition, (service) => service.on).map(({ name, value }) => ({ ...value, name })),
-    schedules: named(definition, (service) => service.schedules).map(({ name, value }) => ({ name, schedule: value })),
+    ...(group === undefined ? {} : { database: group }),
+    handlers: named(definition.services, (service) => service.on).map(({ name, value }) => ({ ...value, name })),
+    elsewhere: new Set(
+      named(
+        definition.services.filter((service) => !isHere(service)),
+        (service) => service.on,
+      ).map(({ name }) => name),
+    ),
+    schedules: named(definition.services.filter(isHere), (service) => service.schedules).map(({ name, value }) => ({
+      name,
+      schedule: value,
+    })),
     clock: systemClock,
     random: systemRandom,
   });
@@ -116,7 +148,7 @@ export async function openDatabases<T>(
     },
   });
   return {
-    ...{ db, home, shards, replicated, embedded, queue },
+    ...{ db, home, shared, shards, replicated, embedded, queue },
     standings: () => source?.standings() ?? [],
     followerPools: () => followers.map((follower) => follower.stats()),
     dataDirectories: embedded.map((server) => server.directory),
@@ -124,7 +156,11 @@ export async function openDatabases<T>(
 }
 
 /** A pool to each leader and to each follower; the leaders alone are waited for, migrated and asked whether they work. */
-function openShards({ topology, environment = process.env, log }: StartOptions, addresses: readonly PostgresAddress[]) {
+function openShards(
+  { topology, environment = process.env, log }: StartOptions,
+  addresses: readonly PostgresAddress[],
+  nameOf: (shard: number) => string,
+) {
   const { pool, statementTimeoutMs, preparedStatements, replicas, shards } = topology.database;
   const settings = { ...pool, statementTimeoutMs, preparedStatements };
   const replicated = new Map<number, ReplicatedShard>();
@@ -133,12 +169,12 @@ function openShards({ topology, environment = process.env, log }: StartOptions, 
     const urls = typeof shards === "number" ? [] : (shards[shard]?.followers ?? []);
     const isLeader = urls.length > 0;
     const leader = openPostgres({
-      ...{ name: `shard ${shard}`, address, log },
+      ...{ name: nameOf(shard), address, log },
       pool: isLeader ? { ...settings, leader: {} } : settings,
     });
     if (!isLeader) return leader;
     const followers = urls.map((url, index) => {
-      const name = `shard ${shard} follower ${index + 1}`;
+      const name = `${nameOf(shard)} follower ${index + 1}`;
       return openPostgres({ name, address: { url: revealed(url, environment) }, log, pool: settings });
     });
     pools.push(...followers);
@@ -153,16 +189,31 @@ function openShards({ topology, environment = process.env, log }: StartOptions, 
   return { shards: opened as [ShardConnection, ...ShardConnection[]], replicated, followers: pools };
 }
 
+/** For processes whose services own a database. What they need there they make there too, as they may be the first to start. */
+async function openShared(options: StartOptions, lifecycle: Lifecycle): Promise<ShardConnection> {
+  const { topology, environment = process.env, log } = options;
+  const { pool, statementTimeoutMs, preparedStatements, shards } = topology.database;
+  const name = "the app's home database";
+  const [address] = await leaderAddresses(topology, environment);
+  if (address === undefined) throw new ConfigError("CONFIG_INVALID", "database.shards names no database.");
+  const hasFollowers = typeof shards !== "number" && (shards[0]?.followers ?? []).length > 0;
+  const settings = { ...pool, statementTimeoutMs, preparedStatements, ...(hasFollowers ? { leader: {} } : {}) };
+  const shared = openPostgres({ name, address, log, pool: settings });
+  lifecycle.started("connections to the app's home database", () => shared.close());
+  await migrateShard(sharedMigrations, address, { shard: 0, name });
+  return shared;
+}
+
 function revealed(address: string | Secret, environment: Environment): string {
   return address instanceof Secret ? address.reveal(environment) : address;
 }
 
 /** What services declare by name, each under "service.name". */
 function named<T, V>(
-  definition: AppDefinition<T>,
+  services: AppDefinition<T>["services"],
   declared: (service: AppDefinition<T>["services"][number]) => Readonly<Record<string, V>> | undefined,
 ): { name: string; value: V }[] {
-  return definition.services.flatMap((service) =>
+  return services.flatMap((service) =>
     Object.entries(declared(service) ?? {}).map(([name, value]) => ({ name: `${service.name}.${name}`, value })),
   );
 }
@@ -174,6 +225,14 @@ async function databaseAddresses(
   const { shards } = topology.database;
   if (typeof shards !== "number") {
     return { addresses: shards.map((shard) => ({ url: revealed(shard.leader, environment) })), embedded: [] };
+  }
+  const group = ownDatabaseGroup(topology);
+  if (group !== undefined) {
+    const path = `services.${group}.database.shards`;
+    throw new ConfigError(
+      "CONFIG_INVALID",
+      `${path} is a number, and its processes share those databases: list servers there, or start the app by rungs up, which starts that many.`,
+    );
   }
   const base = join(resolve(topology.dataDirectory), "database");
   const folders = Array.from({ length: shards }, (_, index) => join(base, `shard-${index}`));
@@ -201,17 +260,21 @@ interface ServiceMigrations {
   readonly migrations: readonly NamedMigration[];
 }
 
-async function migrationsOf<T>(definition: AppDefinition<T>): Promise<ServiceMigrations[]> {
+/** Of what all processes of an app share. */
+const sharedMigrations: readonly ServiceMigrations[] = [
+  { name: "rungs_sessions", migrations: sessionMigrations },
+  { name: "rungs_session_revocations", migrations: sessionRevocationMigrations },
+  { name: "rungs_signing_keys", migrations: signingKeyMigrations },
+];
+
+async function migrationsOf<T>(owners: AppDefinition<T>["services"]): Promise<ServiceMigrations[]> {
   const services: ServiceMigrations[] = [
     { name: "rungs", migrations: placementMigrations },
     { name: "rungs_directory", migrations: directoryMigrations },
-    { name: "rungs_sessions", migrations: sessionMigrations },
-    { name: "rungs_session_revocations", migrations: sessionRevocationMigrations },
-    { name: "rungs_signing_keys", migrations: signingKeyMigrations },
     { name: "rungs_queue", migrations: queueMigrations },
     { name: "rungs_idempotency", migrations: idempotencyMigrations },
   ];
-  for (const { name, migrations = [] } of definition.services) {
+  for (const { name, migrations = [] } of owners) {
     const list =
       typeof migrations === "string" || migrations instanceof URL ? await loadMigrations(migrations) : migrations;
     services.push({ name, migrations: list });
@@ -223,9 +286,8 @@ async function migrationsOf<T>(definition: AppDefinition<T>): Promise<ServiceMig
 async function migrateShard(
   services: readonly ServiceMigrations[],
   address: PostgresAddress,
-  shard: number,
+  { shard, name }: { readonly shard: number; readonly name: string },
 ): Promise<void> {
-  const name = `shard ${shard}`;
   const connection = openPostgres({
     name,
     address,

@@ -6,7 +6,13 @@ import { silentLogger } from "./kernel/log.ts";
 import { leaderAddresses } from "./leader-addresses.ts";
 import { openBroker } from "./open-broker.ts";
 import { type JobAdmin, jobAdmin } from "./queue/index.ts";
-import type { Environment, Topology } from "./topology/index.ts";
+import {
+  databaseGroupOf,
+  databaseGroups,
+  type Environment,
+  type Topology,
+  topologyOfDatabase,
+} from "./topology/index.ts";
 
 /** A shard or the broker that did not answer. */
 export interface MissingPlace {
@@ -54,20 +60,18 @@ const acquireTimeoutMs = 5_000;
  */
 export async function openJobs(topology: Topology, options: OpenJobsOptions = {}): Promise<OpenJobs> {
   const { environment = process.env, statementTimeoutMs = 30_000 } = options;
-  const addresses = await leaderAddresses(topology, environment);
-  const { preparedStatements, strategy, splits } = topology.database;
-  const pool = { connectionsMax, acquireTimeoutMs, statementTimeoutMs, preparedStatements };
-  const shards = addresses.map((address, index) => openPostgres({ name: `shard ${index}`, address, pool }));
-  const broker = openBroker(topology, environment, silentLogger);
+  const places = await Promise.all(
+    [undefined, ...databaseGroups(topology)].map((group) =>
+      openPlace(topology, group, { environment, statementTimeoutMs }),
+    ),
+  );
+  const shards = places.flatMap((place) => place.shards);
+  const broker = await openBroker(topology, environment, silentLogger);
   const close = async () => {
     await Promise.all([...shards.map((shard) => shard.close()), broker?.close()]);
   };
   try {
-    const [home] = shards;
-    if (home === undefined) throw new ConfigError("CONFIG_INVALID", "database.shards names no database.");
-    const up = await answering(home, shards);
-    await verifyPlacement(home.kysely, shards, { strategy, splits }, up);
-    for (const shard of up) await refuseWithoutTables(shard);
+    for (const place of places) await verifyPlace(place);
   } catch (error) {
     await close();
     throw error;
@@ -75,6 +79,12 @@ export async function openJobs(topology: Topology, options: OpenJobsOptions = {}
   const missing = new Map<string, string>();
   const admin = jobAdmin(shards, {
     ...(broker === undefined ? {} : { broker }),
+    homes: places.slice(1).map((place) => place.shards[0]),
+    // Handlers are named "service.handler".
+    homeOf(handler) {
+      const owner = databaseGroupOf(topology, handler.slice(0, handler.indexOf(".")));
+      return places.find(({ group }) => group === owner)?.shards[0];
+    },
     onMissing: (name, { message }) => void missing.set(name, message),
   });
   const anew = <A extends readonly unknown[], R>(call: (...given: A) => Promise<R>) => {
@@ -97,8 +107,41 @@ export async function openJobs(topology: Topology, options: OpenJobsOptions = {}
   };
 }
 
+/** One database: the app's, or that of a group's services. */
+interface Place {
+  readonly group: string | undefined;
+  readonly shards: readonly [ShardConnection, ...ShardConnection[]];
+  readonly placement: Pick<Topology["database"], "strategy" | "splits">;
+}
+
+async function openPlace(
+  whole: Topology,
+  group: string | undefined,
+  { environment, statementTimeoutMs }: Required<OpenJobsOptions>,
+): Promise<Place> {
+  const { preparedStatements, strategy, splits } = topologyOfDatabase(whole, group).database;
+  const addresses = await leaderAddresses(whole, environment, group);
+  const pool = { connectionsMax, acquireTimeoutMs, statementTimeoutMs, preparedStatements };
+  const [home, ...others] = addresses.map((address, index) =>
+    openPostgres({ name: group === undefined ? `shard ${index}` : `${group} shard ${index}`, address, pool }),
+  );
+  if (home === undefined) throw new ConfigError("CONFIG_INVALID", "database.shards names no database.");
+  return { group, shards: [home, ...others], placement: { strategy, splits } };
+}
+
+/** Of a service's database no part need be there; of the app's its home does. */
+async function verifyPlace({ group, shards, placement }: Place): Promise<void> {
+  const [home] = shards;
+  const up = await answering(group === undefined ? home : undefined, shards);
+  if (up.includes(home)) await verifyPlacement(home.kysely, shards, placement, up);
+  for (const shard of up) await refuseWithoutTables(shard);
+}
+
 /** The shards that answer. Raises `DATABASE_UNREACHABLE` when the home database does not. */
-async function answering(home: ShardConnection, shards: readonly ShardConnection[]): Promise<ShardConnection[]> {
+async function answering(
+  home: ShardConnection | undefined,
+  shards: readonly ShardConnection[],
+): Promise<ShardConnection[]> {
   const answers = await Promise.all(
     shards.map(async (shard) => {
       try {

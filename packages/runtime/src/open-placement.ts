@@ -74,12 +74,12 @@ export async function placeShards(options: PlaceShardsOptions): Promise<PlacedSh
 }
 
 /** Gives the shards that are down, with the error of each. Raises that of the home database. */
-async function migrateAll({ addresses, migrate }: PlaceShardsOptions): Promise<Map<number, UnavailableError>> {
+async function migrateAll({ addresses, shards, migrate }: PlaceShardsOptions): Promise<Map<number, UnavailableError>> {
   const down = new Map<number, UnavailableError>();
   await Promise.all(
     addresses.map(async (address, shard) => {
       try {
-        if (shard > 0) await probeShard(address, shard);
+        if (shard > 0) await probeShard(address, shards[shard] as ShardConnection);
         await migrate(shard);
       } catch (error) {
         if (shard === 0 || !(error instanceof UnavailableError)) throw error;
@@ -90,8 +90,8 @@ async function migrateAll({ addresses, migrate }: PlaceShardsOptions): Promise<M
   return down;
 }
 
-async function probeShard(address: PostgresAddress, shard: number): Promise<void> {
-  const connection = openPostgres({ name: `shard ${shard}`, address, pool: probe });
+async function probeShard(address: PostgresAddress, { name }: ShardConnection): Promise<void> {
+  const connection = openPostgres({ name, address, pool: probe });
   try {
     await connection.query(undefined, "select 1", []);
   } finally {
@@ -104,7 +104,7 @@ function watchShards(options: PlaceShardsOptions, placement: Placement, unprepar
   const { topology, addresses, shards, replicated, tables, log, lifecycle } = options;
   const { preparedStatements } = topology.database;
   const asking = addresses.map((address, shard) =>
-    openPostgres({ name: `shard ${shard}`, address, pool: { ...probe, preparedStatements } }),
+    openPostgres({ name: (shards[shard] as ShardConnection).name, address, pool: { ...probe, preparedStatements } }),
   );
   lifecycle.started("questions about ownership", async () => {
     await Promise.all(asking.map((connection) => connection.close()));
@@ -132,7 +132,7 @@ function watchShards(options: PlaceShardsOptions, placement: Placement, unprepar
     prepare: (shard) =>
       onLeaders(async () => {
         const connection = shards[shard] as ShardConnection;
-        await probeShard(addresses[shard] as PostgresAddress, shard);
+        await probeShard(addresses[shard] as PostgresAddress, connection);
         await options.migrate(shard);
         const found = await readPlacement(shards[0].kysely);
         if (found !== undefined) await joinShard(connection, shard, found);

@@ -80,17 +80,22 @@ const pool = { connectionsMax: 2, acquireTimeoutMs: 5_000, statementTimeoutMs: 3
 
 /**
  * Opens the shards of the app that this topology describes: on its servers, or on the embedded databases that a running app holds.
- * Raises `DATABASE_UNREACHABLE` when an embedded database does not run, `SECRET_MISSING`, and `CONFIG_INVALID` when no app was
+ * `group`: those of the database that its services own. Raises `DATABASE_UNREACHABLE` when an embedded database does not run, `SECRET_MISSING`, and `CONFIG_INVALID` when no app was
  * started there.
  */
 export async function openShards(
   topology: Topology,
-  options: { readonly environment?: Environment } = {},
+  options: { readonly environment?: Environment; readonly group?: string | undefined } = {},
 ): Promise<OpenShards> {
-  const addresses = await leaderAddresses(topology, options.environment ?? process.env);
+  const { environment = process.env, group } = options;
+  const addresses = await leaderAddresses(topology, environment, group);
   const { preparedStatements } = topology.database;
   const shards = addresses.map((address, index) =>
-    openPostgres({ name: `shard ${index}`, address, pool: { ...pool, preparedStatements } }),
+    openPostgres({
+      name: group === undefined ? `shard ${index}` : `${group} shard ${index}`,
+      address,
+      pool: { ...pool, preparedStatements },
+    }),
   );
   return {
     look: (lookOptions = {}) => look(shards, lookOptions),

@@ -8,13 +8,14 @@ import { localFanOut } from "./live/drivers/local-fan-out.ts";
 import { redisFanOut } from "./live/drivers/redis-fan-out.ts";
 import type { FanOut } from "./live/index.ts";
 import type { Metrics } from "./monitor/index.ts";
+import { type NearSessions, openNearSessions } from "./open-near-sessions.ts";
 import { openRedis, type Redis } from "./redis/redis.ts";
 import { databaseSessionRevocations } from "./session/drivers/database-session-revocations.ts";
 import { databaseSessionStore, type SqlDatabase } from "./session/drivers/database-session-store.ts";
 import { redisAttemptStore } from "./session/drivers/redis-attempt-store.ts";
 import { redisSessionStore } from "./session/drivers/redis-session-store.ts";
 import { type AttemptStore, adoptingSessionStore, localAttemptStore, type SessionStore } from "./session/index.ts";
-import { type Environment, Secret, type Topology } from "./topology/index.ts";
+import { type Address, type Environment, Secret, type Topology } from "./topology/index.ts";
 import { fastifyRateLimit } from "./web/drivers/fastify-rate-limit.ts";
 import { localRateLimitStore } from "./web/drivers/local-rate-limit-store.ts";
 import { redisRateLimitStore } from "./web/drivers/redis-rate-limit-store.ts";
@@ -28,6 +29,8 @@ export interface SharedState {
   readonly rates: RateLimitStore;
   /** Undefined without Redis. */
   readonly redis: Redis | undefined;
+  /** Undefined without `sessions.replica`. */
+  readonly near: NearSessions | undefined;
   /** Deletes what is no longer needed; gives how many. */
   sweep(): Promise<number>;
 }
@@ -42,17 +45,17 @@ export async function openSharedState(options: {
   readonly lifecycle: Lifecycle;
 }): Promise<SharedState> {
   const { topology, environment, home, log, lifecycle } = options;
-  const { url, caFile, prefix } = topology.sessions;
+  const { url, replica, caFile, prefix } = topology.sessions;
+  const addressOf = (address: Address) => (address instanceof Secret ? address.reveal(environment) : address);
   if (url === undefined) {
     const fanOut = localFanOut({ log });
     lifecycle.started("fan-out", () => fanOut.close());
     const sessions = databaseSessionStore({ database: home });
     const stores = { sessions, attempts: localAttemptStore(), rates: localRateLimitStore() };
-    return { ...stores, fanOut, redis: undefined, sweep: async () => 0 };
+    return { ...stores, fanOut, redis: undefined, near: undefined, sweep: async () => 0 };
   }
   const ca = caFile === undefined ? undefined : await readCertificates(caFile);
-  const address = url instanceof Secret ? url.reveal(environment) : url;
-  const redis = await openRedis({ url: address, ca, log, name: "Redis of sessions" });
+  const redis = await openRedis({ url: addressOf(url), ca, log, name: "Redis of sessions" });
   lifecycle.started("redis", () => redis.close());
   await warnOfEviction(redis, log);
   const keys = { redis, ...(prefix === undefined ? {} : { prefix }) };
@@ -64,8 +67,14 @@ export async function openSharedState(options: {
   const askPrevious = async () => (await home.query(undefined, "select 1 from rungs_sessions limit 1", [])).length > 0;
   let hasPrevious = await askPrevious();
   const previous = databaseSessionStore({ database: home });
+  const sessions = adoptingSessionStore({ store, previous, hasPrevious: () => hasPrevious });
+  const near =
+    replica === undefined
+      ? undefined
+      : await openNearSessions({ url: addressOf(replica), ca, prefix, store: sessions, redis, log, lifecycle });
   return {
-    sessions: adoptingSessionStore({ store, previous, hasPrevious: () => hasPrevious }),
+    sessions: near?.store ?? sessions,
+    near,
     attempts: redisAttemptStore(keys),
     rates: redisRateLimitStore(keys),
     fanOut,

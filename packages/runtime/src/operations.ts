@@ -13,6 +13,7 @@ import {
   keyTag,
 } from "./cache/index.ts";
 import { ConfigError } from "./kernel/errors.ts";
+import type { OpenRegions, RegionsReport } from "./open-regions.ts";
 import type { BrokerBacklog, RunningQueue } from "./queue/index.ts";
 import type { RouteList, ServiceRoute } from "./route-list.ts";
 
@@ -21,6 +22,7 @@ const word = z.string().min(1).max(10_000);
 const question = z.discriminatedUnion("about", [
   z.strictObject({ about: z.literal("routes") }),
   z.strictObject({ about: z.literal("queue.backlog") }),
+  z.strictObject({ about: z.literal("regions") }),
   z.strictObject({ about: z.literal("cache.figures") }),
   z.strictObject({ about: z.literal("cache.inspect"), key: word }),
   z.strictObject({ about: z.literal("cache.top"), keysMax: z.int().min(1).max(256) }),
@@ -48,6 +50,8 @@ export interface OperatorAnswers {
   readonly routes: readonly ServiceRoute[];
   /** What waits in the broker for the handlers of this process. */
   readonly "queue.backlog": readonly BrokerBacklog[];
+  /** Null in a process without regions. */
+  readonly regions: RegionsReport | null;
   readonly "cache.figures": CacheFigures;
   readonly "cache.inspect": KeyInspection;
   readonly "cache.top": HottestKeys;
@@ -65,11 +69,13 @@ export async function answerOperator(
     bus,
     routes,
     queue,
+    regions,
   }: {
     readonly cache: Cache;
     readonly bus: InvalidationBus | undefined;
     readonly routes: RouteList;
     readonly queue: RunningQueue;
+    readonly regions: OpenRegions | undefined;
   },
 ): Promise<OperatorAnswers[OperatorQuestion["about"]]> {
   const parsed = question.safeParse(asked);
@@ -85,6 +91,8 @@ export async function answerOperator(
       return routes.all();
     case "queue.backlog":
       return queue.backlog();
+    case "regions":
+      return regions?.report() ?? null;
     case "cache.figures":
       return { isOff: cache.isOff, cache: cache.stats(), bus: bus?.stats() ?? null };
     case "cache.inspect":

@@ -26,8 +26,12 @@ export interface FlooredShard {
 
 /** The floors of all shards; as a target of invalidations it has to be told first. */
 export interface ReadFloors extends InvalidationTarget {
-  /** Raises the floor after a commit of this process; gives what others are to be told of it. Never raises. */
-  committed(shard: number): Promise<CommitMarks>;
+  /**
+   * Raises the floor after a commit of this process; gives what others are to be told of it. `before`: shards that the same unit of work
+   * wrote to earlier, as when a name is taken in the home database for a row of another shard: who finds the row has to find its
+   * name. Never raises.
+   */
+  committed(shard: number, before?: readonly number[]): Promise<CommitMarks>;
   /** Shards in doubt now, and doubts since the start. */
   stats(): { readonly inDoubt: number; readonly doubts: number };
   /** Stops asking. */
@@ -41,9 +45,12 @@ export function readFloors(shards: ReadonlyMap<number, FlooredShard>): ReadFloor
   const floors = new Map([...shards].map(([number, shard]) => [number, new Floor(shard)]));
   const all = [...floors.values()];
   return {
-    async committed(shard) {
-      const floor = floors.get(shard);
-      return floor === undefined ? {} : { [shard]: await floor.committed() };
+    async committed(shard, before = []) {
+      const marks = [...new Set([shard, ...before])].map(async (number) => {
+        const floor = floors.get(number);
+        return floor === undefined ? [] : [[String(number), await floor.committed()] as const];
+      });
+      return Object.fromEntries((await Promise.all(marks)).flat());
     },
     drop(_tags, upTo) {
       if (upTo === undefined) for (const floor of all) floor.doubt();

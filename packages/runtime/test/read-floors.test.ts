@@ -63,6 +63,14 @@ describe("the floors of a process", () => {
     expect(await floors.committed(7)).toEqual({});
   });
 
+  it("rise on the shards too that the same unit of work wrote to before", async () => {
+    const { shards, floors } = await known();
+    const told = floors.committed(1, [0, 1, 7]);
+    await Promise.all([shards[0].answer(at(15)), shards[1].answer(at(20))]);
+    expect(await told).toEqual({ 0: encodePosition(at(15)), 1: encodePosition(at(20)) });
+    expect([shards[0].floor, shards[1].floor]).toEqual([at(15), at(20)]);
+  });
+
   it("are in doubt after a commit whose position cannot be had, here and where it is told", async () => {
     const one = await known();
     const told = one.floors.committed(0);

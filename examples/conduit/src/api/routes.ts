@@ -97,9 +97,9 @@ export function apiRoutes(api: FastifyInstance, options: ApiOptions): void {
     };
     return articles.list({ ...filter, ...pageOf(query) }, await optional(request), seenBy(reply));
   });
-  api.get("/articles/feed", answers.articles, async (request) => {
+  api.get("/articles/feed", answers.articles, async (request, reply) => {
     const { userId } = await required(request);
-    return articles.feed(userId, pageOf(request.query));
+    return articles.feed(userId, pageOf(request.query), seenBy(reply));
   });
   api.post("/articles", answers.article, async (request, reply) => {
     const { userId } = await required(request);

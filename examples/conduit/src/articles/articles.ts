@@ -153,15 +153,16 @@ export function createArticles(options: ArticlesOptions): Articles & ArticleLook
       return withFlags(rows, count, viewerId);
     },
 
-    async feed(viewerId, page: PageRequest): Promise<ArticlePage> {
+    async feed(viewerId, page: PageRequest, seen): Promise<ArticlePage> {
       const { limit, offset } = parse(inputs.page, { limit: page.limit, offset: page.offset });
-      const [{ rows }, { rows: counts }] = await Promise.all([
+      const [{ rows, missing }, { rows: counts }] = await Promise.all([
         db.everywhere<PreviewRow>((shard, window) => shard.run(feedPage, { viewerId, ...window }), {
           ...newestFirst,
           ...{ ...inPart, limit, offset },
         }),
         db.everywhere((shard) => shard.run(feedCount, { viewerId }), inPart),
       ]);
+      if (missing.length > 0) seen?.incomplete();
       return withFlags(rows, total(counts), viewerId);
     },
 

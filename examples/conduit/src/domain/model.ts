@@ -126,7 +126,7 @@ export interface Accounts {
 export interface Articles {
   list(filter: ArticleFilter, viewerId?: string, seen?: Seen): Promise<ArticlePage>;
   /** Newest articles of the people the viewer follows. */
-  feed(viewerId: string, page: PageRequest): Promise<ArticlePage>;
+  feed(viewerId: string, page: PageRequest, seen?: Seen): Promise<ArticlePage>;
   bySlug(slug: string, viewerId?: string, seen?: Seen): Promise<Article>;
   create(authorId: string, input: NewArticle): Promise<Article>;
   update(viewerId: string, slug: string, change: ArticleChange): Promise<Article>;

@@ -22,14 +22,13 @@ const made = new WeakMap<ServiceContext<Tables>, Payments>();
 export function paymentsOf(context: ServiceContext<Tables>): Payments {
   const known = made.get(context);
   if (known !== undefined) return known;
-  const { db, clock, random, environment, live } = context;
+  const { db, call, clock, random, environment, live } = context;
   const provider = paymentProviderOf(environment);
   const checkAfterMs = millisecondsOf(environment, "PAYMENT_CHECK_AFTER_MS", 60_000);
-  const usernames = context.directory("usernames");
   const payments: Payments = {
     provider,
     checkAfterMs,
-    tips: createTips({ db, usernames, clock, random, isOffered: provider !== undefined }),
+    tips: createTips({ db, call, clock, random, isOffered: provider !== undefined }),
     charging: provider && createCharging({ db, provider, live, clock, random, checkAfterMs }),
   };
   made.set(context, payments);

@@ -1,12 +1,12 @@
 /** Tips as people see them: asking for one, and looking at what came of it. */
-import { type Clock, type Random, uuidV7 } from "rungs";
-import type { Database, Directory } from "rungs/database";
+import { type Clock, type Random, UnavailableError, uuidV7 } from "rungs";
+import type { Call } from "rungs/call";
+import type { Database } from "rungs/database";
 import { fingerprintOf, once } from "rungs/idempotency";
-import { profileByName, profilesByIds } from "../accounts/account-statements.ts";
+import { accounts } from "../accounts/account-methods.ts";
 import type { Balance, NewTip, ReceivedTip, Tip, TipPageRequest, Tips } from "../domain/model.ts";
 import { ProblemError } from "../domain/problem.ts";
-import { comparable, inputs, parse } from "../domain/validation.ts";
-import { inPart } from "../partial.ts";
+import { inputs, parse } from "../domain/validation.ts";
 import type { Tables, TipTable } from "../schema.ts";
 import { feeOf } from "./ledger.ts";
 import { tipRequested } from "./payment-events.ts";
@@ -14,7 +14,8 @@ import { addTip, balancesOf, tipById, tipsGiven, tipsReceived } from "./tip-stat
 
 export interface TipsOptions {
   readonly db: Database<Tables>;
-  readonly usernames: Directory;
+  /** People are accounts', whose tables may be in another database. */
+  readonly call: Call;
   readonly clock: Clock;
   readonly random: Random;
   /** Whether there is a payment provider: without one, tips are not offered. */
@@ -34,26 +35,19 @@ export type TipRow = Omit<TipTable, "check_at" | "state" | "version"> & {
 };
 
 export function createTips(options: TipsOptions): Tips {
-  const { db, usernames, clock, random, isOffered } = options;
+  const { db, call, clock, random, isOffered } = options;
 
   async function payeeOf(username: string) {
-    const usernameKey = comparable(username);
-    const payee = await usernames.follow(usernameKey, async ({ key: userId }) => {
-      const [found] = await db.for(userId).run(profileByName, { userId, usernameKey, viewerId: null });
-      return found;
-    });
-    if (payee === undefined) throw new ProblemError(404, { profile: ["not found"] });
+    const payee = await call(accounts.personByName, { username });
+    if (payee === null) throw new ProblemError(404, { profile: ["not found"] });
     return payee;
   }
 
-  /** People by id, as they are called now. */
+  /** People by id, as they are called now; nobody while that is not to be had: the tips are worth showing without them. */
   async function people(ids: readonly string[]) {
-    const { rows } = await db.byKey(
-      [...new Set(ids)],
-      (shard, userIds) => shard.run(profilesByIds, { userIds, viewerId: null }),
-      inPart,
-    );
-    const byId = new Map(rows.map(({ user_id, username, image }) => [user_id, { username, image }]));
+    const userIds = [...new Set(ids)];
+    const found = userIds.length === 0 ? [] : await call(accounts.people, { userIds }).catch(orNobody);
+    const byId = new Map(found.map(({ userId, username, image }) => [userId, { username, image }]));
     return (id: string) => byId.get(id) ?? null;
   }
 
@@ -69,8 +63,8 @@ export function createTips(options: TipsOptions): Tips {
       if (!isOffered) throw new ProblemError(404, { tips: ["are not offered here"] });
       const { amount, currency, message } = parse(inputs.newTip, input);
       const payee = await payeeOf(username);
-      if (payee.user_id === payerId) throw new ProblemError(422, { tip: ["cannot be given to yourself"] });
-      const fingerprint = fingerprintOf(["tip", payee.user_id, amount, currency, message]);
+      if (payee.userId === payerId) throw new ProblemError(422, { tip: ["cannot be given to yourself"] });
+      const fingerprint = fingerprintOf(["tip", payee.userId, amount, currency, message]);
       const { answer, replayed } = await db.for(payerId).transaction((tx) =>
         once(tx, { ownerId: payerId, key, fingerprint }, async (): Promise<Tip> => {
           const now = new Date(clock.now());
@@ -78,7 +72,7 @@ export function createTips(options: TipsOptions): Tips {
           const [row] = await tx.run(addTip, {
             payerId,
             tipId,
-            payeeId: payee.user_id,
+            payeeId: payee.userId,
             amountMinor: amount,
             feeMinor: feeOf(amount),
             currency,
@@ -125,6 +119,11 @@ export function createTips(options: TipsOptions): Tips {
       return rows.map(({ currency, amount_minor }) => ({ currency, amount: amount_minor }));
     },
   };
+}
+
+function orNobody(error: unknown): never[] {
+  if (error instanceof UnavailableError) return [];
+  throw error;
 }
 
 function tipOf(row: TipRow, to: Tip["to"]): Tip {

@@ -35,6 +35,8 @@ export interface Visit {
   /** Path and query of this page: where a form of it leads back to. */
   readonly here: string;
   readonly asset: (name: string) => string;
+  /** Some of what belongs on the page could not be read, and the page says so; default false. */
+  readonly isIncomplete?: boolean;
 }
 
 /** A visit of somebody who signed in. */
@@ -64,9 +66,12 @@ export function isSignedIn(visit: Visit): visit is SignedInVisit {
   return visit.viewer !== undefined;
 }
 
-/** Sends a page. One for a signed-in visitor is stored nowhere; others are checked again before they are reused. */
+/**
+ * Sends a page. One for a signed-in visitor, or one that is incomplete, is stored nowhere; others are checked again before they are
+ * reused.
+ */
 export function sendPage(reply: FastifyReply, visit: Visit, page: SafeHtml, status = 200): FastifyReply {
-  const isShared = visit.viewer === undefined && visit.csrf === "" && status === 200;
+  const isShared = visit.viewer === undefined && visit.csrf === "" && status === 200 && !isIncomplete(reply);
   return reply
     .code(status)
     .header("cache-control", isShared ? "no-cache" : "private, no-store")
@@ -75,10 +80,21 @@ export function sendPage(reply: FastifyReply, visit: Visit, page: SafeHtml, stat
     .send(`<!doctype html>${page.text}`);
 }
 
-/** Names to the CDN what a page shows. */
+/** Names to the CDN what a page shows, and notes when some of it is missing. */
 export function seenBy(reply: FastifyReply): Seen {
-  const incomplete = () => void reply.header("cache-control", "private, no-store").header("conduit-incomplete", "true");
+  const incomplete = () => void reply.header("cache-control", "private, no-store").header(incompleteHeader, "true");
   return Object.assign((tag: string) => reply.cacheTag(tag), { incomplete });
+}
+
+/** The visit once everything was read: whether something is missing is known only then. */
+export function afterReading<V extends Visit>(visit: V, reply: FastifyReply): V {
+  return isIncomplete(reply) ? { ...visit, isIncomplete: true } : visit;
+}
+
+const incompleteHeader = "conduit-incomplete";
+
+function isIncomplete(reply: FastifyReply): boolean {
+  return reply.hasHeader(incompleteHeader);
 }
 
 /** Sends the browser on by GET, after a POST as after anything else (RFC 9110, 15.4.4). */

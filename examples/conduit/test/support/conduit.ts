@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
 import { type RunningApp, startApp } from "rungs/app";
+import type { Database } from "rungs/database";
 import { resolveTopology } from "rungs/topology";
 import conduit from "../../src/app.ts";
 import type { Tables } from "../../src/schema.ts";
@@ -13,6 +14,8 @@ export interface TestConduit {
   /** Where its data is. */
   readonly folder: string;
   readonly app: RunningApp<Tables>;
+  /** Where the tables of the payments are: the app's database, unless they have one of their own. */
+  readonly payments: Database<Tables>;
   stop(): Promise<void>;
 }
 
@@ -49,6 +52,7 @@ export async function startConduit(options: StartConduitOptions = {}): Promise<T
     url: app.address,
     folder,
     app,
+    payments: app.context.db,
     async stop() {
       const errors = await app.stop();
       await rm(folder, { recursive: true, force: true });

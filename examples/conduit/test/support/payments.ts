@@ -102,13 +102,13 @@ export function balanceOf(user: Client, wanted: number): Promise<number> {
 }
 
 /** Runs the reconciliation now. */
-export async function reconcile({ app }: TestConduit): Promise<void> {
-  await app.context.db.home.transaction(async (tx) => tx.publish(reconcileDue, {}));
+export async function reconcile({ payments }: TestConduit): Promise<void> {
+  await payments.home.transaction(async (tx) => tx.publish(reconcileDue, {}));
 }
 
 /** Every invariant of payments, when nothing is on its way. */
-export async function faultsOf({ app }: TestConduit): Promise<string[]> {
-  const faults = await ledgerFaults(app.context.db);
+export async function faultsOf({ payments }: TestConduit): Promise<string[]> {
+  const faults = await ledgerFaults(payments);
   return Object.entries(faults).flatMap(([kind, list]) => list.map((fault: string) => `${kind}: ${fault}`));
 }
 

@@ -11,11 +11,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { pino } from "pino";
-import { startApp } from "rungs/app";
+import { createLifecycle, systemClock, systemRandom, uuidV7 } from "rungs";
+import { openDatabases, startApp } from "rungs/app";
 import { embeddedConnection } from "rungs/database/embedded";
 import { env, resolveTopology, type TopologyInput } from "rungs/topology";
-import conduit from "../../src/app.ts";
+import conduit, { createConduit } from "../../src/app.ts";
+import { type Client, client, registered } from "./client.ts";
 import { calmWeb, startConduit, type TestConduit } from "./conduit.ts";
+import { delayFollowers, lateMs, type ReplicaLag } from "./replica-lag.ts";
 
 const bin = fileURLToPath(new URL("../../../../packages/operator/bin/rungs.mjs", import.meta.url));
 const conduitFolder = fileURLToPath(new URL("../../", import.meta.url));
@@ -30,18 +33,16 @@ export interface Target {
   readonly cache: "on" | "off";
   /** Web processes that answer requests. */
   readonly processes: number;
+  /** How people are placed on shards; default "hash". */
+  readonly strategy?: "hash" | "range";
+  /** Whether followers show late what they have received; default false. Of rung 4. */
+  readonly isLate?: boolean;
 }
-
-/** Two in CI, for its time; `CONDUIT_RUNG_4_SHARDS=3 npm test -- journey` runs the same on another number. */
-const shardsAtRung4 = Number(process.env["CONDUIT_RUNG_4_SHARDS"] ?? 2);
 
 /** What is tested above rung 1; a later rung is a line here. */
 const above: readonly Target[] = [
   { title: "rung 2: 3 processes, 2 shards", rung: 2, shards: 2, cache: "on", processes: 3 },
-  {
-    title: `rung 4: 2 processes, ${shardsAtRung4} shard${shardsAtRung4 === 1 ? "" : "s"} with followers`,
-    ...{ rung: 4, shards: shardsAtRung4, cache: "on", processes: 2 },
-  },
+  ...kindsOfRung4(process.env["CONDUIT_RUNG_4"] ?? "2 range late"),
   { title: "rung 5: RabbitMQ, workers, payments apart, 2 shards", rung: 5, shards: 2, cache: "on", processes: 2 },
 ];
 
@@ -53,13 +54,42 @@ const above: readonly Target[] = [
  */
 export function targets(
   atRung1: readonly Pick<Target, "shards" | "cache">[],
-  { rungs = [2] }: { readonly rungs?: readonly Target["rung"][] } = {},
+  {
+    rungs = [2],
+    more = [],
+  }: {
+    readonly rungs?: readonly Target["rung"][];
+    /** Rung 1 with these too when CONDUIT_TARGETS is "all": what they would show, other suites show in less time. */
+    readonly more?: typeof atRung1;
+  } = {},
 ): readonly Target[] {
-  const single = atRung1.map(({ shards, cache }): Target => {
+  const asked = process.env["CONDUIT_TARGETS"] === "all" ? [...more, ...atRung1] : atRung1;
+  const single = asked.map(({ shards, cache }): Target => {
     const title = `rung 1: ${shards} shard${shards === 1 ? "" : "s"}, cache ${cache}`;
     return { title, rung: 1, shards, cache, processes: 1 };
   });
   return [...single, ...above.filter(({ rung }) => rungs.includes(rung))];
+}
+
+/**
+ * What CONDUIT_RUNG_4 asks for, with commas between: a number of shards, then "hash" or "range", then "late" for followers that lag. "all" is
+ * every combination. One in CI, for its time: the one that has most in it.
+ */
+function kindsOfRung4(asked: string): Target[] {
+  const strategies = ["hash", "range"] as const;
+  const every = [1, 2, 3].flatMap((shards) =>
+    strategies.flatMap((strategy) => [`${shards} ${strategy}`, `${shards} ${strategy} late`]),
+  );
+  return (asked === "all" ? every : asked.split(",")).map((kind): Target => {
+    const [, count, strategy, late] = /^ *([1-9]) (hash|range)( late)? *$/.exec(kind) ?? [];
+    if (count === undefined) throw new Error(`CONDUIT_RUNG_4: "${kind}" is not like "2 range late".`);
+    const shards = Number(count);
+    const title = `rung 4: 2 processes, ${shards} shard${shards === 1 ? "" : "s"} by ${strategy} with followers${late === undefined ? "" : " that lag"}`;
+    return {
+      ...{ title, rung: 4, shards, cache: "on", processes: 2 },
+      ...{ strategy: strategy as "hash" | "range", isLate: late !== undefined },
+    };
+  });
 }
 
 /** A web process of a stack. */
@@ -79,7 +109,16 @@ export interface ConduitAtRung extends TestConduit {
   readonly processes: readonly WebProcess[];
   /** Requests that each web process was sent by the balancer, by its address; empty at rung 1. */
   requestsByProcess(): Promise<ReadonlyMap<string, number>>;
+  /**
+   * Registers somebody whose rows are on that shard of those by ranges: an id begins with the time it was made at, so all who come now are
+   * on the last one. By hash, wherever chance puts them.
+   */
+  registeredOn(shard: number, username: string): Promise<Client>;
+  /** What holds followers back, where something does. */
+  readonly lag: ReplicaLag | undefined;
 }
+
+type StackTarget = Pick<Target, "rung" | "shards" | "cache" | "processes" | "strategy" | "isLate">;
 
 export interface StartAtOptions {
   /** Settings beside those of this process, for every process; e.g. of a payment provider. */
@@ -89,18 +128,19 @@ export interface StartAtOptions {
 }
 
 /** Starts Conduit with fresh data. */
-export async function startConduitAt(
-  target: Pick<Target, "rung" | "shards" | "cache" | "processes">,
-  options: StartAtOptions = {},
-): Promise<ConduitAtRung> {
+export async function startConduitAt(target: StackTarget, options: StartAtOptions = {}): Promise<ConduitAtRung> {
   if (target.rung > 1) return startStack(target, options);
   const started = await startConduit({ ...options, shards: target.shards, cache: target.cache });
   const web = [{ name: "web-1", pid: process.pid, url: started.url }];
-  return { ...started, rung: 1, web, processes: web, requestsByProcess: async () => new Map() };
+  return {
+    ...{ ...started, rung: 1, web, processes: web, lag: undefined },
+    requestsByProcess: async () => new Map(),
+    registeredOn: (_shard, username) => registered(started.url, username),
+  };
 }
 
 async function startStack(
-  { rung, shards, cache, processes }: Pick<Target, "rung" | "shards" | "cache" | "processes">,
+  { rung, shards, cache, processes, strategy = "hash", isLate = false }: StackTarget,
   { environment = {}, settings = {} }: StartAtOptions,
 ): Promise<ConduitAtRung> {
   const folder = await mkdtemp(join(tmpdir(), "conduit-stack-"));
@@ -108,9 +148,14 @@ async function startStack(
   await chmod(folder, 0o755);
   const config = join(folder, "settings.json");
   const web = { ...calmWeb.web, ...settings.web };
-  await writeFile(config, JSON.stringify({ ...settings, ...(rung === 5 ? split : {}), web }));
+  const database = isLate ? { database: { replicas: { lagMsMax: 6 * lateMs } } } : {};
+  await writeFile(config, JSON.stringify({ ...settings, ...(rung === 5 ? split : {}), ...database, web }));
   const flags = { rung: rung === 5 ? 3 : rung, port: 0, dir: folder, shards, processes, config };
-  const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const splits = strategy === "range" ? splitsByAge(shards) : [];
+  const args = [
+    ...Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]),
+    ...(strategy === "range" ? ["--strategy", strategy, ...splits.flatMap((split) => ["--split", split])] : []),
+  ];
   const launcher = spawn(process.execPath, [bin, "up", "--json", ...args], {
     cwd: conduitFolder,
     env: { ...withoutServers(process.env), ...environment, RUNGS_CACHE: cache, RUNGS_LOG_LEVEL: "error" },
@@ -118,25 +163,25 @@ async function startStack(
   });
   try {
     const line = await readyLine(launcher);
-    const app = await joinStack({ folder, rung, shards, cache, environment });
+    const { app, payments, close } = await joinStack({ folder, rung, shards, cache, environment, strategy, splits });
+    const lag = isLate ? await delayFollowers({ folder, shards, ports: await portsOf(folder) }) : undefined;
     const processesOf = (...roles: readonly string[]) =>
       line.processes
         .filter(({ role }) => roles.includes(role))
         .map(({ name, pid, port }) => ({ name, pid, url: `http://127.0.0.1:${port}` }));
     const web = processesOf("web");
     // Past the CDN, which may show others a change some milliseconds later: it has tests of its own.
-    const balancer = line.processes.find(({ role }) => role === "balancer")?.port;
+    const url = `http://127.0.0.1:${line.processes.find(({ role }) => role === "balancer")?.port}`;
     return {
-      ...{
-        url: `http://127.0.0.1:${balancer}`,
-        folder,
-        app,
-        rung,
-        web,
-        processes: processesOf("web", "worker", "service"),
-      },
+      ...{ url, folder, app, payments, rung, web, processes: processesOf("web", "worker", "service"), lag },
       requestsByProcess: () => requestsIn(join(folder, "logs", "balancer-access.log"), web),
+      registeredOn: (shard, username) =>
+        strategy === "hash" || shard === shards - 1
+          ? registered(url, username)
+          : registeredBefore({ url, app }, username, (shards - 1 - shard + 0.5) * dayMs),
       async stop() {
+        await lag?.stop();
+        await close();
         const errors = await app.stop();
         const code = await end(launcher, "SIGTERM");
         await rm(folder, { recursive: true, force: true });
@@ -156,13 +201,39 @@ async function startStack(
  */
 const split = {
   queue: { url: { env: "QUEUE_URL" } },
-  services: { workers: { processes: 1 }, payments: { processes: 1 } },
+  services: { workers: { processes: 1 }, payments: { processes: 1, database: { shards: 1 } } },
 };
 
 /** Servers of the developer's own have no part in tests, and npm's presence none in the launcher's life. */
 function withoutServers(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const others = /^(?:DATABASE_URL|REDIS_URL|CACHE_URL|QUEUE_URL|SHARD_\d+_\w+|RUNGS_DIR|npm_command)$/;
   return Object.fromEntries(Object.entries(environment).filter(([name]) => !others.test(name)));
+}
+
+const dayMs = 24 * 60 * 60_000;
+
+/** Each shard but the last has the people of a day, the first those of all days before. */
+function splitsByAge(shards: number): string[] {
+  return Array.from({ length: shards - 1 }, (_, index) => {
+    const clock = { ...systemClock, now: () => Date.now() - (shards - 1 - index) * dayMs };
+    return uuidV7(clock, systemRandom).slice(0, "01234567-89ab".length);
+  });
+}
+
+/** Somebody who has been there for that long. */
+async function registeredBefore(
+  { url, app }: Pick<TestConduit, "url" | "app">,
+  username: string,
+  agoMs: number,
+): Promise<Client> {
+  const clock = { ...systemClock, now: () => Date.now() - agoMs };
+  const user = { username, email: `${username}@example.com`, password: "correct horse" };
+  await createConduit({ ...app.context, clock }).accounts.register(user);
+  return client(url, (await client(url).post("/users/login", { user })).body.user.token);
+}
+
+async function portsOf(folder: string): Promise<Record<string, number>> {
+  return JSON.parse(await readFile(join(folder, "stack.json"), "utf8")).ports;
 }
 
 interface ReadyLine {
@@ -220,14 +291,16 @@ async function joinStack(options: {
   readonly shards: number;
   readonly cache: "on" | "off";
   readonly environment: Readonly<Record<string, string>>;
-}): Promise<TestConduit["app"]> {
-  const { folder, rung, shards, cache, environment } = options;
-  const { ports } = JSON.parse(await readFile(join(folder, "stack.json"), "utf8")) as { ports: Record<string, number> };
+  readonly strategy: "hash" | "range";
+  readonly splits: readonly string[];
+}): Promise<Pick<TestConduit, "app" | "payments"> & { close(): Promise<unknown> }> {
+  const { folder, rung, shards, cache, environment, strategy, splits } = options;
+  const ports = await portsOf(folder);
   const secret = async (name: string) => (await readFile(join(folder, "secrets", name), "utf8")).trim();
   const redis = async (name: string) => `redis://:${await secret(`${name}-password`)}@127.0.0.1:${ports[name]}`;
   const shard = async (index: number) =>
     rung !== 4
-      ? databaseUrl(folder, index)
+      ? databaseUrl(folder, `shard-${index}`)
       : `postgres://app:${await secret("postgres-app-password")}@127.0.0.1:${ports[`shard-${index}-leader`]}/app`;
   const urls = await Promise.all(Array.from({ length: shards }, (_, index) => shard(index)));
   const isCached = rung >= 3;
@@ -238,13 +311,24 @@ async function joinStack(options: {
         dataDirectory: folder,
         web: { port: 0 },
         sessions: { url: env("REDIS_URL") },
-        database: { shards: urls.map((_, index) => ({ leader: env(`SHARD_${index}`) })) },
+        database: {
+          shards: urls.map((_, index) => ({ leader: env(`SHARD_${index}`) })),
+          ...{ strategy, splits },
+          // This process starts while all of the stack does.
+          pool: { acquireTimeoutMs: 20_000 },
+        },
         cache: { isEnabled: cache === "on", ...(isCached ? { url: env("CACHE_URL") } : {}) },
         ...(rung < 5
           ? {}
           : {
               queue: { url: env("QUEUE_URL") },
-              services: { workers: {}, payments: { url: `http://127.0.0.1:${ports["payments-internal"]}` } },
+              services: {
+                workers: {},
+                payments: {
+                  url: `http://127.0.0.1:${ports["payments-internal"]}`,
+                  database: { shards: [{ leader: env("PAYMENTS_SHARD_0") }] },
+                },
+              },
               // It publishes, and lets the stack's own processes do the work.
               group: "web",
             }),
@@ -260,7 +344,7 @@ async function joinStack(options: {
       },
     },
   });
-  return startApp(conduit, {
+  const joining = {
     topology,
     log: pino({ level: "fatal" }),
     environment: {
@@ -270,15 +354,25 @@ async function joinStack(options: {
       ...(isCached ? { CACHE_URL: await redis("cache"), RUNGS_PURGE_SECRET: await secret("purge-secret") } : {}),
       ...(rung < 5
         ? {}
-        : { QUEUE_URL: `amqp://app:${await secret("rabbitmq-password")}@127.0.0.1:${ports["rabbitmq"]}` }),
+        : {
+            QUEUE_URL: `amqp://app:${await secret("rabbitmq-password")}@127.0.0.1:${ports["rabbitmq"]}`,
+            PAYMENTS_SHARD_0: await databaseUrl(folder, "payments-shard-0"),
+          }),
       ...Object.fromEntries(urls.map((url, index) => [`SHARD_${index}`, url])),
     },
-  });
+  };
+  const app = await startApp(conduit, joining);
+  if (rung < 5) return { app, payments: app.context.db, close: async () => {} };
+  // To look into, as a tool does: no process of the payments runs here.
+  const lifecycle = createLifecycle({ log: joining.log });
+  const ofPayments = { ...joining, topology: { ...topology, group: "payments" } };
+  const { db } = await openDatabases(conduit, ofPayments, lifecycle);
+  return { app, payments: db, close: () => lifecycle.stop() };
 }
 
-async function databaseUrl(folder: string, shard: number): Promise<string> {
-  const found = await embeddedConnection(join(folder, "database", `shard-${shard}`));
-  if (found === undefined) throw new Error(`The stack has no shard ${shard}.`);
+async function databaseUrl(folder: string, name: string): Promise<string> {
+  const found = await embeddedConnection(join(folder, "database", name));
+  if (found === undefined) throw new Error(`The stack has no database ${name}.`);
   const { host, port, user, password, database } = found;
   return `postgres://${user}:${encodeURIComponent(password)}@/${database}?host=${encodeURIComponent(host)}&port=${port}`;
 }

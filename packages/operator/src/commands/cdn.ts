@@ -3,8 +3,8 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { UnavailableError } from "rungs";
 import type { Command, CommandContext } from "../command.ts";
-import { findProgram } from "../stack/find-program.ts";
-import { varnishFolder } from "../stack/varnish.ts";
+import { varnishFolder } from "../stack/front/varnish.ts";
+import { findProgram } from "../stack/process/find-program.ts";
 import { cdnFlags, noCdn, stackEdge } from "./cdn/common.ts";
 
 /** Counters since Varnish started, and what it holds now. */
@@ -44,7 +44,7 @@ export const cdn: Command = {
   async run(values, context) {
     const edge = await stackEdge(values, context);
     if (edge === undefined) throw noCdn();
-    const figures = await figuresOf(edge.folder, context);
+    const figures = together(await Promise.all(edge.folders.map((folder) => figuresOf(folder, context))));
     context.output.json(figures);
     show(figures, context);
   },
@@ -80,6 +80,19 @@ async function figuresOf(folder: string, { environment, signal }: CommandContext
     evicted: value("n_lru_nuked"),
     originFailures: value("backend_fail") + value("fetch_failed"),
     uptimeSeconds: value("uptime"),
+  };
+}
+
+/** Of all regions. */
+function together(all: readonly EdgeFigures[]): EdgeFigures {
+  const sum = (name: Exclude<keyof EdgeFigures, "hitRatio">) =>
+    all.reduce((total, figures) => total + figures[name], 0);
+  const [hits, misses, passes] = [sum("hits"), sum("misses"), sum("passes")];
+  return {
+    ...{ hits, misses, passes, staleHits: sum("staleHits"), objects: sum("objects"), bytes: sum("bytes") },
+    hitRatio: hits + misses + passes === 0 ? null : hits / (hits + misses + passes),
+    ...{ evicted: sum("evicted"), originFailures: sum("originFailures") },
+    uptimeSeconds: Math.min(...all.map(({ uptimeSeconds }) => uptimeSeconds)),
   };
 }
 

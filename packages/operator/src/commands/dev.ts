@@ -1,9 +1,9 @@
 /** `rungs dev`: rung 1, started again whenever a file of the app changes. */
 import { relative } from "node:path";
 import type { Command, CommandContext } from "../command.ts";
-import { watchParent } from "../stack/parent.ts";
+import { watchParent } from "../stack/process/parent.ts";
+import { watchSources } from "../stack/process/watch-sources.ts";
 import { type Stack, startStack } from "../stack/stack.ts";
-import { watchSources } from "../stack/watch-sources.ts";
 import { planOf, startFlags } from "./stack/common.ts";
 
 const { install: _install, rung: _rung, ...flags } = startFlags;

@@ -2,8 +2,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { UnavailableError } from "rungs";
 import type { Command } from "../command.ts";
-import { askChange } from "../stack/control-client.ts";
-import { isRunning, signalProcess } from "../stack/process-identity.ts";
+import { askChange } from "../stack/control/control-client.ts";
+import { isRunning, signalProcess } from "../stack/process/process-identity.ts";
 import { clearUp, readRecord, runningLauncher } from "../stack/stack-record.ts";
 import { folderOf, stackFlags } from "./stack/common.ts";
 

@@ -1,7 +1,7 @@
 /** `rungs scale web N`: more or fewer processes of a group, while requests go on being answered. */
 import type { Command } from "../command.ts";
 import { UsageError } from "../exit-code.ts";
-import { askChange } from "../stack/control-client.ts";
+import { askChange } from "../stack/control/control-client.ts";
 import { folderOf, showProcesses, stackFlags } from "./stack/common.ts";
 
 const processesMax = 256;

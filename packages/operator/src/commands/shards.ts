@@ -1,5 +1,6 @@
 /** `rungs shards`: who owns which keys, how much that is, and how busy each shard is. */
 import { type OpenShards, openShards, type ShardLoad, type ShardReport, type ShardsReport } from "rungs/shards";
+import { databaseGroups } from "rungs/topology";
 import type { Command, CommandContext, Values } from "../command.ts";
 import { counted, type Output, plain, shorten } from "../output.ts";
 import { wholeNumber } from "../parse.ts";
@@ -38,22 +39,38 @@ export const shards: Command = {
   async run(values, context) {
     const intervalMs = wholeNumber(values, { name: "interval", min: 0, max: intervalMax, fallback: intervalDefault });
     const keys = wholeNumber(values, { name: "keys", min: 0, max: keysMax, fallback: keysDefault });
-    await withShards(values, context, async (open) => {
-      const report = await open.look({ intervalMs, keysMax: keys, signal: context.signal });
-      context.output.json(report);
-      show(report, context.output, values.isSet("tables"));
+    const { output, signal } = context;
+    await withShards(values, context, async ([app, ...services]) => {
+      const look = ({ shards }: OpenPlace) => shards.look({ intervalMs, keysMax: keys, signal });
+      const report = await look(app);
+      const owned: { readonly group: string; readonly report: ShardsReport }[] = [];
+      for (const place of services) owned.push({ group: place.group ?? "", report: await look(place) });
+      const byGroup = Object.fromEntries(owned.map((each) => [each.group, each.report]));
+      output.json(owned.length === 0 ? report : { ...report, services: byGroup });
+      show(report, output, values.isSet("tables"));
+      for (const each of owned) {
+        output.line(`\nDatabase of ${each.group}`);
+        show(each.report, output, values.isSet("tables"));
+      }
     });
   },
 };
 
+/** The app's database, or that which the services of a group own. */
+interface OpenPlace {
+  readonly group: string | undefined;
+  readonly shards: OpenShards;
+}
+
 async function withShards(
   values: Values,
   context: CommandContext,
-  use: (shards: OpenShards) => Promise<void>,
+  use: (places: readonly [OpenPlace, ...OpenPlace[]]) => Promise<void>,
 ): Promise<void> {
   const { signal } = context;
   const { topology, environment } = await databasesOf(values, context);
-  const open = await openShards(topology, { environment });
+  const openOf = async (group?: string) => ({ group, shards: await openShards(topology, { environment, group }) });
+  const open = [await openOf(), ...(await Promise.all(databaseGroups(topology).map(openOf)))] as const;
   const stopped = Promise.withResolvers<never>();
   const stop = () => stopped.reject(signal.reason);
   signal.addEventListener("abort", stop);
@@ -62,7 +79,7 @@ async function withShards(
     await Promise.race([use(open), stopped.promise]);
   } finally {
     signal.removeEventListener("abort", stop);
-    if (!signal.aborted) await open.close();
+    if (!signal.aborted) await Promise.all(open.map(({ shards }) => shards.close()));
   }
 }
 

@@ -1,6 +1,6 @@
 /** `rungs status`: what runs. */
 import type { Command } from "../command.ts";
-import { askStatus, nothingRuns } from "../stack/control-client.ts";
+import { askStatus, nothingRuns } from "../stack/control/control-client.ts";
 import { folderOf, showHandlers, showProcesses, showShards, stackFlags } from "./stack/common.ts";
 
 /** The command. */
@@ -26,7 +26,8 @@ export const status: Command = {
       throw nothingRuns(folder);
     }
     output.json({ running: true, ...found });
-    output.line(`Rung ${found.rung} at ${found.app}, started by process ${found.launcherPid} in ${folder}\n`);
+    const where = found.regions.length === 0 ? [found.app] : found.regions.map(({ name, app }) => `${app} (${name})`);
+    output.line(`Rung ${found.rung} at ${where.join(", ")}, started by process ${found.launcherPid} in ${folder}\n`);
     showProcesses(found.processes, output);
     showShards(found.shards, output);
     showHandlers(found.handlers, output);

@@ -1,13 +1,12 @@
 /** `rungs up`: starts the app with the real servers of its rung, and keeps them running until it is stopped. */
 import type { ArgsDef } from "citty";
 import type { Command, CommandContext } from "../command.ts";
-import { counted } from "../output.ts";
-import { watchParent } from "../stack/parent.ts";
-import { isOnAppPort } from "../stack/planned-groups.ts";
-import { ensurePrograms } from "../stack/programs.ts";
+import { watchParent } from "../stack/process/parent.ts";
+import { ensurePrograms } from "../stack/process/programs.ts";
 import { type Stack, startStack } from "../stack/stack.ts";
-import { type BrokerKind, membersPerShard, type StackPlan } from "../stack/stack-plan.ts";
+import type { StackPlan } from "../stack/stack-plan.ts";
 import { planOf, startFlags } from "./stack/common.ts";
+import { plannedParts, summaryOf } from "./stack/planned-parts.ts";
 
 const flags = {
   ...startFlags,
@@ -28,6 +27,21 @@ const flags = {
     options: ["synchronous", "strict", "asynchronous"],
     description: "From rung 4 on: what a commit waits for (default synchronous: a second server, while there is one)",
   },
+  regions: {
+    type: "string",
+    valueHint: "names",
+    description: "At rung 5: several regions on this machine, e.g. eu,us; the first one leads",
+  },
+  "distance-ms": {
+    type: "string",
+    valueHint: "n",
+    description: "With --regions: between two of them, there and back, 0 to 2000 (default 0)",
+  },
+  leaders: {
+    type: "enum",
+    options: ["first", "spread"],
+    description: "With --regions: where new shards are led from (default first: all in the first region)",
+  },
   "dry-run": { type: "boolean", description: "Print what would start, and start nothing" },
 } satisfies ArgsDef;
 
@@ -46,6 +60,7 @@ export const up: Command = {
     ["rungs up --rung 4 --shards 2", "two such shards"],
     ["rungs up --rung 5", "the same with RabbitMQ, and workers for the handlers"],
     ["rungs up --rung 5 --queue kafka --workers 4", "with Kafka, and more workers"],
+    ["rungs up --rung 5 --regions eu,us --distance-ms 80", "two regions, 80 ms apart, behind GeoDNS"],
     ["rungs up --rung 2 --dry-run", "what would start"],
     ["rungs up --rung 2 --json", "one line of JSON when it is ready"],
   ],
@@ -83,16 +98,25 @@ async function keepUp(plan: StackPlan, context: CommandContext): Promise<void> {
 }
 
 async function tellReady(stack: Stack, ms: number, { output, signal }: CommandContext): Promise<void> {
-  const { app, dashboard, rung, processes, folder } = await stack.status(signal);
+  const { app, dashboard, rung, processes, folder, regions } = await stack.status(signal);
   output.json({
     ready: true,
     ...{ app, dashboard, rung },
-    processes: processes.map(({ name, role, pid, port }) => ({ name, role, pid, port })),
+    ...(regions.length === 0 ? {} : { regions }),
+    processes: processes.map(({ name, role, region, pid, port }) => ({
+      ...{ name, role, pid, port },
+      ...(region === undefined ? {} : { region }),
+    })),
   });
   output.line(`\nReady after ${(ms / 1_000).toFixed(1)} s.\n`);
-  output.line(`  Open   ${app}`);
+  if (regions.length === 0) output.line(`  Open   ${app}`);
+  else for (const { name, app: address } of regions) output.line(`  Open   ${address} (${name})`);
   output.line(`  Files  ${folder} (logs in logs/, settings of the servers beside it)\n`);
-  output.line("Ctrl-C stops it. In another terminal: rungs status, rungs logs, rungs scale web N, rungs restart web.");
+  const web = regions[0] === undefined ? "web" : `${regions[0].name}-web`;
+  const further = regions.length === 0 ? "" : ", rungs regions";
+  output.line(
+    `Ctrl-C stops it. In another terminal: rungs status, rungs logs, rungs scale ${web} N, rungs restart ${web}${further}.`,
+  );
 }
 
 /** Until a signal, `rungs down`, or the end of npm. */
@@ -107,28 +131,6 @@ async function untilAsked(stack: Stack, signal: AbortSignal): Promise<void> {
   clearInterval(keepAlive);
 }
 
-function summaryOf(plan: StackPlan): string {
-  const { clusters, embedded, hasRedis, hasCache, hasVarnish, broker, groups, balancer, app } = plan;
-  return [
-    ...(clusters > 0
-      ? [`${counted(clusters, "shard")} of ${membersPerShard} PostgreSQL servers`, "etcd", "HAProxy"]
-      : embedded === 0
-        ? ["databases of yours"]
-        : [counted(embedded, "embedded database")]),
-    ...(hasRedis ? ["Redis"] : []),
-    ...(hasCache ? ["Redis as cache"] : []),
-    ...(broker === undefined ? [] : [brokerNames[broker]]),
-    ...app.companions.map(({ name }) => name),
-    ...groups.map(({ name, role, processes }) =>
-      role === "worker" ? counted(processes, "worker") : `${processes} ${name} process${processes === 1 ? "" : "es"}`,
-    ),
-    ...(balancer === undefined ? [] : [balancer]),
-    ...(hasVarnish ? ["Varnish"] : []),
-  ].join(", ");
-}
-
-const brokerNames: Readonly<Record<BrokerKind, string>> = { rabbitmq: "RabbitMQ", kafka: "Kafka" };
-
 function showPlan(plan: StackPlan, { output }: CommandContext): void {
   const rows = plannedParts(plan);
   output.json({ rung: plan.rung, folder: plan.folder, app: plan.app.app, parts: rows });
@@ -139,64 +141,4 @@ function showPlan(plan: StackPlan, { output }: CommandContext): void {
     rows: rows.map(({ part, number, what, needs }) => [part, String(number), what, needs.join(", ") || "-"]),
   });
   output.line("\nNothing was started.");
-}
-
-function plannedClusters({ clusters, replication, placementOf }: StackPlan): PlannedPart[] {
-  if (clusters === 0) return [];
-  const shards = Array.from({ length: clusters }, (_, shard) => `shard-${shard}`);
-  return [
-    { part: "etcd", number: 1, what: "etcd, where the servers agree on who leads", needs: [] },
-    ...shards.map((part, shard) => ({
-      part,
-      number: membersPerShard,
-      what: `PostgreSQL under Patroni, ${replication}: ${placementOf(shard)}`,
-      needs: ["etcd"],
-    })),
-    { part: "database-router", number: 1, what: "HAProxy, to whoever leads", needs: shards },
-  ];
-}
-
-interface PlannedPart {
-  readonly part: string;
-  readonly number: number;
-  readonly what: string;
-  readonly needs: readonly string[];
-}
-
-function plannedParts(plan: StackPlan): PlannedPart[] {
-  const { embedded, hasRedis, hasCache, hasVarnish, broker, groups, balancer, app, topology } = plan;
-  const before: PlannedPart[] = [
-    ...plannedClusters(plan),
-    ...(embedded === 0
-      ? []
-      : [{ part: "database", number: embedded, what: "embedded PostgreSQL, one a shard", needs: [] }]),
-    ...(hasRedis ? [{ part: "redis", number: 1, what: "redis-server, for sessions", needs: [] }] : []),
-    ...(hasCache ? [{ part: "cache", number: 1, what: "redis-server, for the shared cache", needs: [] }] : []),
-    ...(broker === undefined
-      ? []
-      : [{ part: broker, number: 1, what: `${brokerNames[broker]}, which carries messages to handlers`, needs: [] }]),
-    ...app.companions.map(({ name, program }) => ({ part: name, number: 1, what: program, needs: [] })),
-  ];
-  const { host, port } = topology.web;
-  const listens = `${host}:${port === 0 ? "any free port" : port}`;
-  return [
-    ...before,
-    ...groups.map((group) => ({
-      part: group.name,
-      number: group.processes,
-      what: isOnAppPort(group) ? `${app.app} on ${listens}` : `${app.app} in ${group.places} places on loopback`,
-      needs: before.map(({ part }) => part),
-    })),
-    ...(balancer === undefined
-      ? []
-      : [
-          {
-            part: "balancer",
-            number: 1,
-            what: `${balancer} on ${hasVarnish ? "loopback" : listens}`,
-            needs: groups.filter(({ isRouted }) => isRouted).map(({ name }) => name),
-          },
-        ]),
-    ...(hasVarnish ? [{ part: "varnish", number: 1, what: `Varnish on ${listens}`, needs: ["balancer"] }] : []),
-  ];
 }

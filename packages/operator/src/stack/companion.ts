@@ -7,8 +7,8 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Component } from "./component.ts";
-import { ManagedProcess } from "./managed-process.ts";
-import { writePrivate } from "./secrets.ts";
+import { ManagedProcess } from "./process/managed-process.ts";
+import { writePrivate } from "./process/secrets.ts";
 
 export interface CompanionOptions {
   readonly name: string;

@@ -6,6 +6,7 @@ export type Role =
   | "failover"
   | "database"
   | "router"
+  | "distance"
   | "sessions"
   | "cache"
   | "companion"
@@ -18,13 +19,24 @@ export type Role =
   | "dns";
 
 /** Where a part is in its life. */
-export type ComponentState = "waiting" | "starting" | "ready" | "draining" | "restarting" | "failed" | "stopped";
+export type ComponentState =
+  | "waiting"
+  | "starting"
+  | "ready"
+  | "draining"
+  | "restarting"
+  | "failed"
+  | "stopped"
+  /** Killed on purpose and kept down, see `Component.lose`. */
+  | "lost";
 
 /** One process, for `status` and `--json`. */
 export interface ProcessReport {
   /** E.g. "web-1"; also the name of its log. */
   readonly name: string;
   readonly role: Role;
+  /** The region it is in; absent where a stack has none, or all regions share it. */
+  readonly region?: string;
   readonly pid: number;
   /** TCP port on loopback; null: it listens on a unix socket, or on nothing. */
   readonly port: number | null;
@@ -41,6 +53,8 @@ export interface ProcessReport {
 export interface MemberReport {
   /** E.g. "postgres-0-1". */
   readonly name: string;
+  /** The region it is in; absent where a stack has none. */
+  readonly region?: string;
   /** In Patroni's words: "leader", "sync_standby", "replica". */
   readonly role: string;
   /** In Patroni's words: "running" of a leader, "streaming" of a follower that keeps up. */
@@ -58,7 +72,7 @@ export interface ShardReport {
   readonly shard: number;
   /** Which keys live there, e.g. "buckets 0 to 511". */
   readonly placement: string;
-  /** Ports on loopback that lead to whoever leads now, and to the followers by turns. */
+  /** Ports on loopback that lead to whoever leads now, and to the followers by turns; with regions those of the leader's. */
   readonly leaderPort: number;
   readonly followersPort: number;
   readonly members: readonly MemberReport[];
@@ -72,10 +86,17 @@ export interface Component {
   readonly needs: readonly string[];
   /** What it would run, for `--dry-run`. */
   readonly plan: string;
+  /** The region it belongs to; absent: all of them, or there are none. */
+  readonly region?: string;
   /** Starts it and resolves when a real operation on it has worked. */
   start(signal: AbortSignal): Promise<void>;
   /** Stops it, in bounded time; does nothing when it does not run. */
   stop(): Promise<void>;
+  /**
+   * Kills its processes, and keeps it down until it is started again: the rehearsal of a lost region. All are killed before this
+   * returns; it resolves when they are gone. Absent: it belongs to no region.
+   */
+  lose?(): Promise<void>;
   /** Its processes that run now. */
   processes(): ProcessReport[];
 }
@@ -98,6 +119,8 @@ export interface GroupReport {
   /** "web", "workers", or the name of a group in `services`. */
   readonly name: string;
   readonly role: Role;
+  /** The region it is in; absent where a stack has none. */
+  readonly region?: string;
   /** Its processes that are ready, and all. */
   readonly ready: number;
   readonly processes: number;
@@ -105,8 +128,48 @@ export interface GroupReport {
   readonly url: string | null;
 }
 
+/** One region of a stack. */
+export interface RegionReport {
+  readonly name: string;
+  readonly addresses: readonly string[];
+  /** "drained": DNS sends nobody there; "lost": its processes were killed and are kept down. */
+  readonly state: "open" | "drained" | "lost";
+  /** By the name server's checks, whatever the state. "unknown": it has not asked yet, or does not answer. */
+  readonly health: "up" | "down" | "unknown";
+  /** Shards that are led from there. */
+  readonly leaders: readonly number[];
+  /** Shards with a server there that runs and leads or follows. */
+  readonly members: number;
+  /** What the sessions' Redis there is. */
+  readonly sessions: "master" | "replica" | "away";
+  /** Of the app that are ready, and all processes that run there. */
+  readonly ready: number;
+  readonly processes: number;
+}
+
+/** What `rungs regions` tells. */
+export interface RegionsReport {
+  readonly regions: readonly RegionReport[];
+  /** Where the name server answers, on 127.0.0.1. */
+  readonly dns: {
+    readonly zone: string;
+    /** Whole names that lead to regions. */
+    readonly names: readonly string[];
+    readonly port: number;
+    /** The app's file that the zone comes from; null: it was made up. */
+    readonly file: string | null;
+  };
+}
+
+/** Where a region's users reach the app. */
+export interface RegionAddress {
+  readonly name: string;
+  readonly app: string;
+}
+
 /** What `up` and `status` tell. */
 export interface StackStatus {
+  /** Where users reach the app; with regions that of the first. */
   readonly app: string;
   /** Address of the dashboard; none yet. */
   readonly dashboard: string | null;
@@ -115,6 +178,8 @@ export interface StackStatus {
   readonly launcherPid: number;
   readonly processes: readonly ProcessReport[];
   readonly groups: readonly GroupReport[];
+  /** Empty where the stack has no regions; what they do is told by `rungs regions`. */
+  readonly regions: readonly RegionAddress[];
   /** The message broker that was started here, by the name of its process; null: none was. */
   readonly broker: "rabbitmq" | "kafka" | null;
   /** How keys map to shards, as it was started. */

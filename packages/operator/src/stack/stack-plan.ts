@@ -13,9 +13,27 @@ import {
   webGroup,
 } from "rungs/topology";
 import type { AppPackage } from "./app-package.ts";
-import type { Replication } from "./patroni-config.ts";
-import { groupSettings, type PlannedGroup, type PlannedProcess, plannedGroups } from "./planned-groups.ts";
-import { type ServerProgram, serverPrograms } from "./programs.ts";
+import type { Replication } from "./databases/patroni-config.ts";
+import { groupSettings, type PlannedGroup, type PlannedProcess, plannedGroups } from "./groups/planned-groups.ts";
+import { type ServerProgram, serverPrograms } from "./process/programs.ts";
+import {
+  type PlannedRegion,
+  plannedRegions,
+  type RegionChoice,
+  refuseServersOfYours,
+  regionSettings,
+  withoutRegions,
+  withRegions,
+} from "./regions/planned-regions.ts";
+import {
+  brokerVariable,
+  cacheVariable,
+  followerVariable,
+  purgeVariable,
+  redisReplicaVariable,
+  redisVariable,
+  shardVariable,
+} from "./variables.ts";
 
 /** The plan of a stack. */
 export interface StackPlan {
@@ -26,7 +44,11 @@ export interface StackPlan {
   /** With every default, as the operator wrote it. */
   readonly topology: Topology;
   readonly balancer: "nginx" | "haproxy" | undefined;
-  /** The groups of the app's processes; `web` first. */
+  /** The regions; one without a name where the stack has none. */
+  readonly regions: readonly PlannedRegion[];
+  /** Between two regions, there and back; 0: none. */
+  readonly roundTripMs: number;
+  /** The groups of the app's processes, of one region after the other; `web` first in each. */
   readonly groups: readonly PlannedGroup[];
   /** Places of all of them together: most processes that may use the databases. */
   readonly places: number;
@@ -34,6 +56,10 @@ export interface StackPlan {
   readonly embedded: number;
   /** Shards on clusters of PostgreSQL to start; 0 when the databases are embedded, or servers of the operator's. */
   readonly clusters: number;
+  /** Servers of each. */
+  readonly membersPerShard: number;
+  /** Index of the region in which a new shard's first leader is. */
+  readonly firstLeaderOf: (shard: number) => number;
   /** What a commit waits for in them. */
   readonly replication: Replication;
   /** Which keys live on a shard, in words. */
@@ -53,23 +79,8 @@ export interface StackPlan {
 /** A broker that can be started here. */
 export type BrokerKind = "rabbitmq" | "kafka";
 
-/** Name of the variable that holds the address of a shard. */
-export const shardVariable = (index: number) => `RUNGS_SHARD_${index}_URL`;
-/** Name of the variable that holds the address of a server that serves a shard's reads. */
-export const followerVariable = (shard: number, index: number) => `RUNGS_SHARD_${shard}_FOLLOWER_${index + 1}_URL`;
-/** Name of the variable that the preset of rung 2 names for sessions. */
-export const redisVariable = "REDIS_URL";
-/** Name of the variable that the preset of rung 3 names for the shared cache. */
-export const cacheVariable = "CACHE_URL";
-/** Name of the variable that the preset of rung 5 names for the message broker. */
-export const brokerVariable = "QUEUE_URL";
-/** Name of the variable that holds the secret of purges at a Varnish started here. */
-export const purgeVariable = "RUNGS_PURGE_SECRET";
-/** Its file among the stack's secrets. */
-export const purgeSecretFile = "purge-secret";
-
-/** Servers of a shard, when they are started here: with one down a commit still has a second one. */
-export const membersPerShard = 3;
+/** Servers of a shard, when they are started here: with one down a commit still has a second one. With regions there is one in each. */
+const membersPerShard = 3;
 
 /**
  * Plans. Raises `CAPABILITY_MISSING` when the topology asks for what nothing carries out yet, and `CONFIG_INVALID` when it
@@ -84,12 +95,21 @@ export function planStack(options: {
   readonly replication?: Replication;
   /** Which broker to start where the topology names none of the operator's; default "rabbitmq". */
   readonly broker?: BrokerKind;
+  /** Default none. */
+  readonly regions?: RegionChoice;
+  /** Whether somebody said the setting at this path, and not a preset; default: nobody. */
+  readonly isChosen?: (path: string) => boolean;
 }): StackPlan {
   const { app, folder, environment, replication = "synchronous" } = options;
-  const { topology } = options;
+  const { isChosen = () => false } = options;
+  const regions = plannedRegions(options.regions, { folder, host: options.topology.web.host });
+  const topology =
+    options.regions === undefined
+      ? withoutRegions(options.topology)
+      : withRegions(options.topology, regions, { environment, isChosen, broker: options.broker });
   const hasVarnish = topology.cdn?.provider === "varnish" && topology.cdn.addresses === undefined;
   const { processes, balancer } = topology.web;
-  const groups = plannedGroups(topology, app);
+  const groups = plannedGroups(topology, { app, regions });
   if (processes > 1 && balancer === undefined) {
     throw new ConfigError(
       "CONFIG_INVALID",
@@ -105,13 +125,32 @@ export function planStack(options: {
   const { shards } = topology.database;
   const embedded = typeof shards === "number" ? shards : 0;
   const clusters = clustersOf(topology, environment);
-  const followers = followerNumbers(topology, environment, clusters);
-  const processTopology = ({ group, port, purgePort = 1, internalPorts = {} }: PlannedProcess): Topology => ({
+  const members = options.regions === undefined ? membersPerShard : regions.length;
+  // A process reads from all of them; with regions from the one in its own.
+  const read = options.regions === undefined ? members : 1;
+  const followers = followerNumbers(topology, environment, clusters === 0 ? 0 : read);
+  const processTopology = ({
+    group,
+    region,
+    port,
+    purgePorts = [1],
+    internalPorts = {},
+  }: PlannedProcess): Topology => ({
     ...topology,
+    ...(region === undefined
+      ? {}
+      : {
+          ...regionSettings(regions, region),
+          sessions: { ...topology.sessions, replica: env(redisReplicaVariable) },
+        }),
     ...groupSettings(topology, group, internalPorts),
     ...(hasVarnish
       ? {
-          cdn: { provider: "varnish", addresses: [`http://127.0.0.1:${purgePort}`], token: env(purgeVariable) },
+          cdn: {
+            provider: "varnish",
+            addresses: purgePorts.map((purgePort) => `http://127.0.0.1:${purgePort}`),
+            token: env(purgeVariable),
+          },
         }
       : {}),
     dataDirectory: folder,
@@ -132,7 +171,9 @@ export function planStack(options: {
       })),
     },
   });
-  refuseUnsupported(processTopology({ group: webGroup, port: 1 }));
+  const first = regions[0]?.name;
+  const anyRegion = first === undefined ? {} : { region: { name: first, urls: {} } };
+  refuseUnsupported(processTopology({ group: webGroup, port: 1, ...anyRegion }));
   const { url } = topology.sessions;
   const isOursBy = (address: unknown, variable: string) =>
     address instanceof Secret && address.variable === variable && (environment[variable] ?? "") === "";
@@ -140,16 +181,21 @@ export function planStack(options: {
   const hasCache = isOursBy(topology.cache.url, cacheVariable);
   const broker = isOursBy(topology.queue.url, brokerVariable) ? (options.broker ?? "rabbitmq") : undefined;
   if (options.broker !== undefined && broker === undefined) refuseBrokerFlag(topology, options.broker);
+  if (options.regions !== undefined) refuseServersOfYours(topology, { clusters, hasRedis, hasCache });
   return {
-    rung: rungOf(topology),
+    rung: options.regions === undefined ? rungOf(topology) : 5,
     app,
     folder,
     topology,
     balancer,
+    regions,
+    roundTripMs: options.regions?.roundTripMs ?? 0,
     groups,
     places: groups.reduce((sum, group) => sum + group.places, 0),
     embedded,
     clusters,
+    membersPerShard: members,
+    firstLeaderOf: (shard) => (options.regions?.isSpread === true ? shard % regions.length : 0),
     replication,
     placementOf: (shard) => placementOf(topology, shard),
     hasRedis,
@@ -164,6 +210,7 @@ export function planStack(options: {
       ...(broker === undefined ? [] : [serverPrograms[broker]]),
       ...(balancer === undefined || (balancer === "haproxy" && clusters > 0) ? [] : [serverPrograms[balancer]]),
       ...(hasVarnish ? [serverPrograms.varnish] : []),
+      ...(options.regions === undefined ? [] : [serverPrograms.gdnsd]),
     ],
     processTopology,
   };
@@ -227,15 +274,15 @@ function nameOf(address: ShardServers["leader"]): string {
   return address instanceof Secret ? address.variable : "An address in the settings";
 }
 
-/** Followers of each shard, as the web processes get them. */
+/** Followers of each shard, as the web processes get them. `started`: how many of a shard are started here. */
 function followerNumbers(
   topology: Topology,
   environment: Readonly<Record<string, string | undefined>>,
-  clusters: number,
+  started: number,
 ): number[] {
   const { shards } = topology.database;
   if (typeof shards === "number") return [];
-  return shards.map((servers) => (clusters > 0 ? membersPerShard : followersOf(servers, environment).length));
+  return shards.map((servers) => (started > 0 ? started : followersOf(servers, environment).length));
 }
 
 /** A variable may list several; one of the preset that is not set stands for none. */

@@ -10,8 +10,8 @@ import { link, open, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ConfigError } from "rungs";
-import { identify, isRunning, type ProcessIdentity, signalProcess } from "./process-identity.ts";
-import { writePrivate } from "./secrets.ts";
+import { identify, isRunning, type ProcessIdentity, signalProcess } from "./process/process-identity.ts";
+import { writePrivate } from "./process/secrets.ts";
 
 /** The record of a stack. */
 export interface StackRecord {

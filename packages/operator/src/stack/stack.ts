@@ -8,37 +8,17 @@ import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigError } from "rungs";
-import { appGroups } from "./app-groups.ts";
-import { brokerComponent, brokerPorts } from "./broker.ts";
-import { type CompanionComponent, companionComponent } from "./companion.ts";
 import type { Component, ProcessReport, StackStatus } from "./component.ts";
-import { controlPath } from "./control-path.ts";
-import { serveControl } from "./control-server.ts";
-import { type DatabaseComponent, databaseComponent } from "./database.ts";
-import { findProgram } from "./find-program.ts";
-import { frontComponents } from "./front.ts";
-import { groupReports, handlerReports } from "./group-reports.ts";
-import { launcherLog } from "./launcher-log.ts";
-import type { BalancerComponent } from "./nginx.ts";
-import { internalPortNames, isOnAppPort } from "./planned-groups.ts";
-import { choosePorts, isFree } from "./ports.ts";
-import type { ProcessGroups } from "./process-groups.ts";
-import { identify } from "./process-identity.ts";
-import { redisComponent } from "./redis.ts";
-import { clusterPorts, hasClusters, type ReplicatedDatabases, replicatedDatabases } from "./replicated-databases.ts";
-import { generatedSecret, privateFolder } from "./secrets.ts";
-import {
-  brokerVariable,
-  cacheVariable,
-  foldersOf,
-  publicAddress,
-  purgeSecretFile,
-  purgeVariable,
-  redisVariable,
-  type StackPlan,
-  shardAddresses,
-  shardVariable,
-} from "./stack-plan.ts";
+import { controlPath } from "./control/control-path.ts";
+import { serveControl } from "./control/control-server.ts";
+import { hasClusters } from "./databases/replicated-databases.ts";
+import { groupReports, handlerReports } from "./groups/group-reports.ts";
+import type { ProcessGroups } from "./groups/process-groups.ts";
+import { choosePorts, isFree } from "./process/ports.ts";
+import { identify } from "./process/process-identity.ts";
+import { privateFolder } from "./process/secrets.ts";
+import { portNames, stackParts } from "./stack-parts.ts";
+import { foldersOf, publicAddress, type StackPlan } from "./stack-plan.ts";
 import { clearUp, holdFolder, readRecord, type StackRecord, writeRecord } from "./stack-record.ts";
 import { startAll, stopAll } from "./start-order.ts";
 
@@ -94,18 +74,20 @@ async function assemble(
   before: StackRecord | undefined,
   release: () => Promise<void>,
 ): Promise<Stack> {
-  const { plan, signal, onProgress } = options;
+  const { plan, environment, signal, onProgress, onWebFailure } = options;
   const { folder, topology } = plan;
   const { logs, secrets } = foldersOf(folder);
   for (const made of [logs, secrets]) await privateFolder(made);
-  const ports = await portsOf(plan, before?.ports ?? {});
+  const hosts = plan.regions.map(({ host }) => host);
+  const ports = await choosePorts(portNames(plan), before?.ports ?? {}, (name) => (name === "app" ? hosts : []));
   const appPort = topology.web.port === 0 ? (ports["app"] as number) : topology.web.port;
-  await refuseTakenPort(topology.web.host, appPort);
-  const app = publicAddress(topology.web.host, appPort);
+  for (const host of hosts) await refuseTakenPort(host, appPort);
+  const app = publicAddress(hosts[0] ?? topology.web.host, appPort);
   tellOfEmbeddedData(options);
-  const parts = await partsOf(options, { ports, appPort, app, logs, secrets });
-  const { groups } = parts;
-  const processes = () => parts.components.flatMap((component) => component.processes());
+  const parts = await stackParts(plan, { ports, appPort, logs, secrets, environment, onWebFailure });
+  for (const remark of parts.remarks) onProgress(remark);
+  const { groups, operations } = parts;
+  const processes = () => parts.components.flatMap(processesOf);
   const status = async (asking = AbortSignal.timeout(statusWithinMs)): Promise<StackStatus> => ({
     app,
     dashboard: null,
@@ -114,6 +96,9 @@ async function assemble(
     launcherPid: process.pid,
     processes: processes(),
     groups: groupReports(groups, plan, ports),
+    regions: parts.regions.flatMap(({ plan: { name }, app: address }) =>
+      name === undefined ? [] : [{ name, app: address }],
+    ),
     broker: plan.broker ?? null,
     placement: { strategy: topology.database.strategy, splits: topology.database.splits },
     shards: (await parts.databases?.reports(asking)) ?? [],
@@ -141,12 +126,14 @@ async function assemble(
   const server = await serveControl(control, {
     ...{ status, groups, down: askDown },
     ...(switchOver === undefined ? {} : { switchOver }),
+    ...(operations === undefined ? {} : { regions: operations }),
   });
   return {
     status,
     groups,
     downAsked,
     async stop() {
+      operations?.close();
       const errors = await stopAll(parts.components);
       await recorder.stop();
       await server.close();
@@ -156,20 +143,10 @@ async function assemble(
   };
 }
 
-async function portsOf(plan: StackPlan, before: Readonly<Record<string, number>>): Promise<Record<string, number>> {
-  const names = [
-    ...(plan.topology.web.port === 0 ? ["app"] : []),
-    ...(plan.hasRedis ? ["redis"] : []),
-    ...(plan.hasCache ? ["cache"] : []),
-    ...clusterPorts(plan.clusters),
-    ...(plan.hasVarnish ? ["balancer", "purge"] : []),
-    ...(plan.broker === undefined ? [] : brokerPorts(plan.broker)),
-    ...plan.groups
-      .filter((group) => !isOnAppPort(group))
-      .flatMap(({ name, places }) => Array.from({ length: places }, (_, index) => `${name}-${index + 1}`)),
-    ...internalPortNames(plan.groups).map(({ name }) => name),
-  ];
-  return choosePorts(names, before);
+/** With the region of the part that they belong to. */
+function processesOf(component: Component): ProcessReport[] {
+  const { region } = component;
+  return component.processes().map((process) => (region === undefined ? process : { ...process, region }));
 }
 
 async function refuseTakenPort(host: string, port: number): Promise<void> {
@@ -190,80 +167,6 @@ function tellOfEmbeddedData({ plan, onProgress }: UpOptions): void {
   const embedded = join(plan.folder, "database");
   if (plan.clusters === 0 || !existsSync(embedded) || hasClusters(plan.folder)) return;
   onProgress(`new, empty databases: what is in ${embedded} stays there and is not moved`);
-}
-
-interface Places {
-  readonly ports: Readonly<Record<string, number>>;
-  readonly appPort: number;
-  readonly app: string;
-  readonly logs: string;
-  readonly secrets: string;
-}
-
-async function partsOf(
-  { plan, environment, onWebFailure }: UpOptions,
-  { ports, appPort, app, logs, secrets }: Places,
-): Promise<{ components: Component[]; groups: ProcessGroups; databases: ReplicatedDatabases | undefined }> {
-  const { folder, topology } = plan;
-  const replicated =
-    plan.clusters === 0 ? undefined : await replicatedDatabases(plan, { ports, logs, secrets, environment });
-  const databases: DatabaseComponent[] = Array.from({ length: plan.embedded }, (_, shard) =>
-    databaseComponent({
-      ...{ shard, folder, address: app, log: launcherLog(logs) },
-      // Of all places, with what jobs and migrations take, and some for tools.
-      connectionsMax: plan.places * (topology.database.pool.connectionsMax + 5) + 30,
-    }),
-  );
-  const companions: CompanionComponent[] = plan.app.companions.map(({ name, program }) =>
-    companionComponent({
-      ...{ name, program, appFolder: plan.app.folder, secretFolder: secrets, logFolder: logs },
-      environment: { ...environment, RUNGS_DIR: folder, RUNGS_APP_URL: app },
-    }),
-  );
-  const redis: { readonly component: Component; readonly variable: string; readonly url: string }[] = [];
-  const addRedis = async (name: string, role: "sessions" | "cache", variable: string) => {
-    const password = await generatedSecret(secrets, `${name}-password`);
-    const port = ports[name] as number;
-    const program = findProgram("redis-server", environment) as string;
-    const component = redisComponent({ name, role, program, folder, logFolder: logs, port, password });
-    redis.push({ component, variable, url: `redis://:${password}@127.0.0.1:${port}/0` });
-  };
-  if (plan.hasRedis) await addRedis("redis", "sessions", redisVariable);
-  if (plan.hasCache) await addRedis("cache", "cache", cacheVariable);
-  const purgeSecret = plan.hasVarnish ? await generatedSecret(secrets, purgeSecretFile) : "";
-  const broker =
-    plan.broker === undefined
-      ? undefined
-      : await brokerComponent(plan.broker, { ports, folder, logFolder: logs, secrets, environment });
-  const before: Component[] = [
-    ...databases,
-    ...(replicated?.components ?? []),
-    ...companions,
-    ...redis.map(({ component }) => component),
-    ...(broker === undefined ? [] : [broker.component]),
-  ];
-  const inFront: { balancer?: BalancerComponent | undefined } = {};
-  const variables = () => ({
-    ...environment,
-    ...Object.assign({}, ...companions.map((companion) => companion.provided())),
-    ...shardAddresses(topology, environment),
-    ...Object.fromEntries(databases.map((database, index) => [shardVariable(index), database.url()])),
-    ...replicated?.environment,
-    ...Object.fromEntries(redis.map(({ variable, url }) => [variable, url])),
-    ...(broker === undefined ? {} : { [brokerVariable]: broker.url }),
-    ...(plan.hasVarnish ? { [purgeVariable]: purgeSecret } : {}),
-    RUNGS_DIR: folder,
-  });
-  const groups = appGroups(plan, {
-    ...{ ports, appPort, logs, inFront, onWebFailure },
-    needs: before.map(({ name }) => name),
-    environment: variables,
-  });
-  const front = await frontComponents(plan, {
-    ...{ ports, appPort, app, logs, groups, purgeSecret, environment },
-  });
-  inFront.balancer = front.balancer;
-  return { components: [...before, ...groups.all, ...front.components], groups, databases: replicated };
 }
 
 /** Keeps the record up to date with the processes there are. */

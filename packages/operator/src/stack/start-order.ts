@@ -10,6 +10,22 @@ export async function startAll(
   options: { readonly signal: AbortSignal; readonly onReady?: (component: Component, ms: number) => void },
 ): Promise<void> {
   checkNeeds(components);
+  try {
+    await startInOrder(components, options);
+  } catch (error) {
+    await stopAll(components);
+    throw error;
+  }
+}
+
+/**
+ * Starts all of these; what they need beside each other runs already. When one fails, the others are asked to stop starting, and its error
+ * is raised; what has started runs on.
+ */
+export async function startInOrder(
+  components: readonly Component[],
+  options: { readonly signal: AbortSignal; readonly onReady?: (component: Component, ms: number) => void },
+): Promise<void> {
   const failed = new AbortController();
   const signal = AbortSignal.any([options.signal, failed.signal]);
   const ready = new Map<string, Promise<void>>();
@@ -17,7 +33,8 @@ export async function startAll(
     const found = ready.get(component.name);
     if (found !== undefined) return found;
     const run = (async () => {
-      await Promise.all(component.needs.map((name) => started(named(components, name))));
+      const needed = components.filter(({ name }) => component.needs.includes(name));
+      await Promise.all(needed.map(started));
       signal.throwIfAborted();
       const since = performance.now();
       await component.start(signal);
@@ -35,7 +52,6 @@ export async function startAll(
     ),
   );
   if (results.every(({ status }) => status === "fulfilled")) return;
-  await stopAll(components);
   // The first failure is the cause; the others were broken off by it.
   options.signal.throwIfAborted();
   throw failed.signal.reason;
@@ -59,10 +75,6 @@ export async function stopAll(components: readonly Component[]): Promise<Error[]
   };
   await Promise.all(components.map(stopped));
   return errors;
-}
-
-function named(components: readonly Component[], name: string): Component {
-  return components.find((component) => component.name === name) as Component;
 }
 
 /** A part that needs an unknown one, or itself in the end, would wait for ever. */

@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import type { Broker } from "rungs/queue/broker";
 import { expect } from "vitest";
 import type { Component, ProcessReport } from "../../src/stack/component.ts";
-import { identify, isRunning } from "../../src/stack/process-identity.ts";
+import { identify, isRunning } from "../../src/stack/process/process-identity.ts";
 
 const subscriptions = [{ event: "thing.happened", handler: "work.note" }];
 const message = {

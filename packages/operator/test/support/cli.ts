@@ -17,6 +17,8 @@ export interface Ended {
 export interface CliOptions {
   readonly environment?: Readonly<Record<string, string | undefined>>;
   readonly folder?: string;
+  /** Killed after this; default 60,000. */
+  readonly endWithinMs?: number;
   /** Sends SIGINT after this; default never. */
   readonly killAfterMs?: number;
   /** Called with all of stdout so far; may signal the process. */
@@ -30,7 +32,7 @@ export async function rungs(args: readonly string[], options: CliOptions = {}): 
     cwd: folder,
     env: { ...process.env, DATABASE_URL: undefined, RUNGS_DIR: undefined, ...environment },
     stdio: ["ignore", "pipe", "pipe"],
-    timeout: endWithinMs,
+    timeout: options.endWithinMs ?? endWithinMs,
   });
   let stdout = "";
   let stderr = "";

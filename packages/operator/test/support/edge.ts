@@ -6,11 +6,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { varnishCdn } from "rungs/cdn/varnish";
-import { findProgram } from "../../src/stack/find-program.ts";
-import { expectOk } from "../../src/stack/http-probe.ts";
-import { choosePorts } from "../../src/stack/ports.ts";
-import { varnishComponent } from "../../src/stack/varnish.ts";
-import type { Edge } from "../../src/stack/varnish-config.ts";
+import { varnishComponent } from "../../src/stack/front/varnish.ts";
+import type { Edge } from "../../src/stack/front/varnish-config.ts";
+import { findProgram } from "../../src/stack/process/find-program.ts";
+import { expectOk } from "../../src/stack/process/http-probe.ts";
+import { choosePorts } from "../../src/stack/process/ports.ts";
 
 export interface EdgeAnswer {
   readonly status: number;

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { MemberReport, StackStatus } from "../../src/stack/component.ts";
-import { askStatus } from "../../src/stack/control-client.ts";
+import { askStatus } from "../../src/stack/control/control-client.ts";
 import type { RunningStack } from "./stack.ts";
 
 /**
@@ -26,7 +26,8 @@ const answerWithinMs = 15_000;
 export function startWriters(url: string, writers = writersDefault): Writers {
   const acknowledged = new Map<string, { sentMs: number; atMs: number }>();
   const failures: { atMs: number; reason: string }[] = [];
-  const run = `${process.pid}-${Math.round(performance.now())}`;
+  // Two may be started in one millisecond.
+  const run = `${process.pid}-${Math.round(performance.now() * 1_000)}`;
   let isStopped = false;
   const write = async (writer: number) => {
     for (let number = 0; !isStopped; number++) {

@@ -5,7 +5,7 @@ import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { identify, isRunning, type ProcessIdentity } from "../../src/stack/process-identity.ts";
+import { identify, isRunning, type ProcessIdentity } from "../../src/stack/process/process-identity.ts";
 import { bin, type Ended, rungs } from "./cli.ts";
 
 /** Folder of the app. */

@@ -10,6 +10,7 @@
  */
 import { createHmac, createSecretKey, type KeyObject, randomBytes, timingSafeEqual } from "node:crypto";
 import { type Clock, systemClock } from "../kernel/clock.ts";
+import { NonceWindow } from "../kernel/nonce-window.ts";
 import { deadlineMsMax } from "./method.ts";
 
 /** A secret with the name by which signatures say that they were made with it. */
@@ -42,8 +43,6 @@ export interface SignedParts {
 export const clockSkewMs = 5_000;
 const scheme = "Rungs-Call ";
 const purpose = "rungs call 1";
-/** Of signatures that are still good; beyond, further calls are refused: nothing that may be a replay is let in. */
-const noncesMax = 500_000;
 const headerForm =
   /^Rungs-Call key=([\w.-]{1,64}),caller=([\w.-]{1,64}),expires=(\d{1,16}),nonce=([\w-]{8,64}),mac=([\w-]{43})$/;
 
@@ -78,7 +77,7 @@ export function callVerifier(options: {
   readonly clock?: Clock;
 }): (header: string | undefined, parts: SignedParts) => Promise<SignatureVerdict> {
   const { keys, clock = systemClock } = options;
-  const nonces = new Nonces();
+  const nonces = new NonceWindow();
   return async (header, parts) => {
     const [, id, caller, expires, nonce, mac] = headerForm.exec(header ?? "") ?? [];
     if (id === undefined || caller === undefined || expires === undefined || nonce === undefined || mac === undefined) {
@@ -93,7 +92,8 @@ export function callVerifier(options: {
     const until = Number(expires);
     // The far end bounds what has to be remembered, should a caller's clock be years ahead.
     if (until < now || until > now + deadlineMsMax + 2 * clockSkewMs) return { refusal: "expired" };
-    return nonces.take(nonce, until, now) ?? { caller };
+    const refusal = nonces.take(nonce, until, now);
+    return refusal === undefined ? { caller } : { refusal };
   };
 }
 
@@ -115,37 +115,4 @@ function macOf(
 ): Buffer {
   const head = [purpose, path, caller, expires, nonce, deadlineMs, idempotencyKey, traceparent, reads];
   return createHmac("sha256", keyObjectOf(key)).update(JSON.stringify(head)).update(body).digest();
-}
-
-/** Nonces by the second in which their signatures end, so that forgetting costs nothing. */
-class Nonces {
-  private readonly seconds = new Map<number, Set<string>>();
-  private count = 0;
-  private forgottenTo = 0;
-
-  /** Undefined when it is new. */
-  take(nonce: string, until: number, now: number): { readonly refusal: "replayed" | "full" } | undefined {
-    this.forget(Math.floor(now / 1_000));
-    const second = Math.floor(until / 1_000);
-    let known = this.seconds.get(second);
-    if (known?.has(nonce) === true) return { refusal: "replayed" };
-    if (this.count >= noncesMax) return { refusal: "full" };
-    if (known === undefined) {
-      known = new Set();
-      this.seconds.set(second, known);
-    }
-    known.add(nonce);
-    this.count++;
-    return undefined;
-  }
-
-  private forget(second: number): void {
-    if (second <= this.forgottenTo) return;
-    this.forgottenTo = second;
-    for (const [each, nonces] of this.seconds) {
-      if (each >= second) continue;
-      this.count -= nonces.size;
-      this.seconds.delete(each);
-    }
-  }
 }

@@ -5,6 +5,7 @@ export { type CallKey, type CallKeys, callSigner, callVerifier } from "./call-si
 export { CallStats, durationBoundsMs, type MethodStats } from "./call-stats.ts";
 export { type CallTarget, createCallTarget, type TargetLimits, type TargetStats } from "./call-target.ts";
 export { createCalls } from "./calls.ts";
+export { CircuitBreaker } from "./circuit-breaker.ts";
 export {
   callError,
   type DeclaredError,

@@ -149,6 +149,11 @@ export interface Database<T> {
   readonly shardCount: number;
   /** The shard that owns the key, a UUID or text. */
   for(key: string): Shard<T>;
+  /**
+   * Number of that shard, from 0; a promise where the placement has to be asked first. Raises `SHARD_LEASE_EXPIRED` when it does not
+   * answer in time.
+   */
+  shardOf(key: string): number | Promise<number>;
   /** Small global tables and look-up directories. */
   readonly home: Shard<T>;
   /**

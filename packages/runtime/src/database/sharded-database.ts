@@ -20,6 +20,7 @@ import type {
 import { KeyedShard, type RoutedShard, type TransactionProgress } from "./keyed-shard.ts";
 import { type PublishingStatement, publishingStatement } from "./publishing-statement.ts";
 import { askByKey, askEverywhere } from "./scatter.ts";
+import { ElsewhereCheck } from "./shard-key/elsewhere-check.ts";
 import type { QueryScope } from "./shard-key/guard.ts";
 import { QueryCheck } from "./shard-key/query-check.ts";
 import { type Placement, shardOf } from "./sharding/placement.ts";
@@ -37,7 +38,10 @@ export interface ShardedDatabaseOptions {
   /** Says which shard owns a key now, where that can change. Default: what `placement` says, for ever. */
   readonly source?: PlacementSource;
   readonly tables: TableRegistry;
-  /** Check each query against the shard-key rule; default true unless NODE_ENV is "production". */
+  /**
+   * Check each query against the shard-key rule; default true unless NODE_ENV is "production". Tables that are elsewhere are refused
+   * always.
+   */
   readonly guard?: boolean;
   /**
    * With the guard on, check too that a query names no other key than `db.for(key)` or `db.byKey(keys)` was asked for.
@@ -68,10 +72,11 @@ export function shardedDatabase<T>(options: ShardedDatabaseOptions): Database<T>
   const checksKeys = guard && (options.checkKeys ?? false);
   const home = options.home ?? shards[0];
   const judged = { key: new WeakMap(), everywhere: new WeakMap(), home: new WeakMap() };
+  const elsewhere = ElsewhereCheck.of(tables);
   const open = (connection: ShardConnection, scope: QueryScope, keys?: readonly string[]) => {
     const check = guard
       ? new QueryCheck({ scope, tables, judged: judged[scope], ...(keys === undefined ? {} : { keys }) })
-      : undefined;
+      : elsewhere;
     return new ConnectedShard<T>(connection, { check, onInvalidate, messages });
   };
   const keyed = shards.map((shard) => open(shard, "key"));
@@ -97,6 +102,7 @@ export function shardedDatabase<T>(options: ShardedDatabaseOptions): Database<T>
       routed === undefined
         ? (key) => openKeyed(shardOf(placement, key), [key])
         : (key) => new KeyedShard<T>(key, routed),
+    shardOf: ownerOf,
 
     poolStats: () => [...new Set([...shards, home])].map((connection) => connection.stats()),
 
@@ -124,8 +130,11 @@ export function shardedDatabase<T>(options: ShardedDatabaseOptions): Database<T>
   };
 }
 
+/** What judges queries before they run. */
+type Check = Pick<QueryCheck, "query" | "statement">;
+
 interface ShardHooks {
-  readonly check: QueryCheck | undefined;
+  readonly check: Check | undefined;
   readonly onInvalidate: OnInvalidate | undefined;
   readonly messages: MessageWriter | undefined;
 }
@@ -319,7 +328,7 @@ class ConnectedTransaction<T> extends KyselyQueries<T> implements ShardTransacti
   readonly kysely: Transaction<T>;
   private readonly connection: ShardConnection;
   private readonly pending: PendingEffects;
-  private readonly check: QueryCheck | undefined;
+  private readonly check: Check | undefined;
   private readonly progress: TransactionProgress | undefined;
   private readonly canPublish: boolean;
 
@@ -356,7 +365,7 @@ class ConnectedTransaction<T> extends KyselyQueries<T> implements ShardTransacti
   }
 }
 
-function guardPlugin(check: QueryCheck): KyselyPlugin {
+function guardPlugin(check: Check): KyselyPlugin {
   return {
     transformQuery({ node }) {
       check.query(node);

@@ -10,16 +10,28 @@ export type TableDeclaration =
   /** Small and global, written in the home database and copied to every shard, where queries may join it. */
   | { readonly reference: true };
 
-/** All declared tables by name. */
-export type TableRegistry = ReadonlyMap<string, TableDeclaration>;
+/** A table of a service whose database this is not: no query here may name it. */
+export interface TableElsewhere {
+  /** The service. */
+  readonly elsewhere: string;
+}
 
-/** Joins the declarations of several services. Raises `CONFIG_INVALID` when two of them declare one table. */
-export function tableRegistry(
-  services: readonly { readonly name: string; readonly tables: Readonly<Record<string, TableDeclaration>> }[],
-): TableRegistry {
-  const registry = new Map<string, TableDeclaration>();
+/** All declared tables by name. */
+export type TableRegistry = ReadonlyMap<string, TableDeclaration | TableElsewhere>;
+
+interface Declaring {
+  readonly name: string;
+  readonly tables: Readonly<Record<string, TableDeclaration>>;
+}
+
+/**
+ * Joins the declarations of several services; `elsewhere`: of those whose tables are in other databases. Raises `CONFIG_INVALID` when
+ * two of them declare one table.
+ */
+export function tableRegistry(services: readonly Declaring[], elsewhere: readonly Declaring[] = []): TableRegistry {
+  const registry = new Map<string, TableDeclaration | TableElsewhere>();
   const owner = new Map<string, string>();
-  for (const service of services) {
+  for (const service of [...services, ...elsewhere]) {
     for (const [table, declaration] of Object.entries(service.tables)) {
       const other = owner.get(table);
       if (other !== undefined) {
@@ -29,7 +41,7 @@ export function tableRegistry(
         );
       }
       owner.set(table, service.name);
-      registry.set(table, declaration);
+      registry.set(table, elsewhere.includes(service) ? { elsewhere: service.name } : declaration);
     }
   }
   return registry;

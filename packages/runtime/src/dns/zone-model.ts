@@ -19,6 +19,7 @@ export interface DnsRegion {
   readonly weight?: number | undefined;
   /** As in the topology; of no meaning here. */
   readonly isLeader?: boolean | undefined;
+  readonly url?: string | undefined;
 }
 
 /**
@@ -180,6 +181,7 @@ const zoneSchema = z.strictObject({
         longitude: degrees(180),
         weight: whole(1, 1_000).optional(),
         isLeader: z.boolean().optional(),
+        url: z.string().optional(),
       }),
     )
     .refine((regions) => Object.keys(regions).length > 0 && Object.keys(regions).length <= regionsMax, {

@@ -19,6 +19,9 @@ export interface AttemptOptions<C> {
 /** "lost": another worker has the job now, and nothing is left to be said about it here. */
 export type AttemptResult = { readonly outcome: Outcome | "lost"; readonly error?: unknown };
 
+/** How long a job waits whose messages found no room in the outbox. */
+const noRoom = { firstMs: 2_000, maxMs: 2_000 };
+
 /** Raised by `giveUp`. */
 class GivenUp extends Error {}
 
@@ -27,7 +30,7 @@ export async function attempt<C>(options: AttemptOptions<C>): Promise<AttemptRes
   const { handler, context, job, stopSignal, random } = options;
   const { attemptsMax, timeLimitMs, backoff } = handler.options;
   // While old and new processes run side by side, one of the new ones gets it; no try is lost by that.
-  if (job.version > handler.event.version) return { outcome: { kind: "putOff" } };
+  if (job.version > handler.event.version) return { outcome: { kind: "putOff", delayMs: 0 } };
   if (job.attempt > attemptsMax) {
     // Each failed try is settled by its worker; one try more than the limit is left only by workers that died of it.
     const error = `The process that handled it ended ${attemptsMax} times while it did.`;
@@ -48,6 +51,10 @@ export async function attempt<C>(options: AttemptOptions<C>): Promise<AttemptRes
   } catch (error) {
     if (error instanceof RungsError && error.code === "LEASE_LOST") return { outcome: "lost", error };
     if (stopSignal.aborted) return { outcome: { kind: "handBack" }, error };
+    // It is no fault of the message that its own messages find no room; the broker may stay away longer than all tries last.
+    if (error instanceof RungsError && error.code === "OUTBOX_FULL") {
+      return { outcome: { kind: "putOff", delayMs: backoffMs(1, noRoom, random.next()) }, error };
+    }
     const reason = limit.signal.aborted ? `It took longer than its limit of ${timeLimitMs} ms.` : messageOf(error);
     if (error instanceof GivenUp || job.attempt >= attemptsMax) {
       return { outcome: { kind: "dead", error: reason }, error };

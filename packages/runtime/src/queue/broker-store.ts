@@ -1,9 +1,9 @@
 /**
  * A broker as a job store: what it delivers is claimed and settled like the jobs of a table, within the same limits.
  *
- * Only first tries run from the broker. What has to wait is *parked* in the job table of the shard that published it, and then
- * acknowledged: a failed try until its next one, whatever came behind it in its key, a message that some process may have begun
- * before, and a dead letter. So order within a key holds through retries, a message that kills its process is counted and ends as
+ * Only first tries run from the broker. What has to wait is *parked* in the job table of the shard that published it, or on the first
+ * shard here when another database did, and then acknowledged: a failed try until its next one, whatever came behind it in its key, a
+ * message that some process may have begun before, one that is not due yet or of another priority, and a dead letter. So order within a key holds through retries, a message that kills its process is counted and ends as
  * a dead letter, and none of them holds up the sequence that it came in.
  *
  * - *Order of a key.* One of a key is under way here at a time, in the order of delivery. Before it begins, the job table is asked
@@ -18,34 +18,14 @@
 import type { Clock } from "../kernel/clock.ts";
 import type { BrokerDelivery, BrokerMessage } from "./broker.ts";
 import type { ClaimedJob, JobStore, SettledJob } from "./job-store.ts";
-
-/** A message on its way into the job table. */
-export interface ParkedJob {
-  readonly message: BrokerMessage;
-  readonly handler: string;
-  /** Tries so far. */
-  readonly attempts: number;
-  /** Wait before the next one. */
-  readonly delayMs: number;
-  readonly error: string | null;
-  /** To the dead letters. */
-  readonly isDead: boolean;
-}
-
-/** The job tables, as far as the broker's deliveries need them. Calls raise what the database raises, and may be repeated. */
-export interface Parking {
-  /** For each pair whether an earlier job of that handler and key is left on the shard. */
-  blocked(shard: number, jobs: readonly { readonly handler: string; readonly key: string }[]): Promise<boolean[]>;
-  /** Stores them in the order of the list; resolves once that is committed. */
-  park(shard: number, jobs: readonly ParkedJob[]): Promise<void>;
-  /** Inside the caller's transaction: notes the step of the message and handler. */
-  noteStep(tx: unknown, job: ClaimedJob, step: string): Promise<"first" | "repeated">;
-}
+import type { ParkedJob, Parking } from "./parking.ts";
 
 export interface BrokerStoreOptions {
   /** The broker's, for messages. */
   readonly name: string;
   readonly parking: Parking;
+  /** Number of the shard here on which a message waits if it has to; default: that which published it. */
+  readonly placeOf?: (message: BrokerMessage) => number;
   readonly clock: Clock;
   /** There may be something to claim. */
   readonly onReady: () => void;
@@ -77,7 +57,9 @@ export function brokerStore(options: BrokerStoreOptions): BrokerStore {
 
 interface Held {
   readonly delivery: BrokerDelivery;
-  /** Tells keys of all handlers and shards apart; undefined without one. */
+  /** The shard on which it waits if it has to. */
+  readonly place: number;
+  /** Tells keys of all handlers and places apart; undefined without one. */
   readonly key: string | undefined;
 }
 
@@ -108,12 +90,13 @@ class Store implements BrokerStore {
 
   deliver(delivery: BrokerDelivery): void {
     const { handler, message } = delivery;
-    const key = message.key === null ? undefined : JSON.stringify([handler, message.shard, message.key]);
+    const place = this.options.placeOf?.(message) ?? message.shard;
+    const key = message.key === null ? undefined : JSON.stringify([handler, place, message.key]);
     let waiting = this.waiting.get(handler) ?? [];
     // While there is no room nothing is taken from here, and what breaking connections lost would pile up.
     if ((waiting.length & (waiting.length - 1)) === 0) waiting = waiting.filter((held) => !held.delivery.isLost());
     this.waiting.set(handler, waiting);
-    waiting.push({ delivery, key });
+    waiting.push({ delivery, place, key });
     this.options.onReady();
   }
 
@@ -142,7 +125,7 @@ class Store implements BrokerStore {
       const held = this.underWay.get(job.sequence);
       if (held === undefined) continue;
       this.underWay.delete(job.sequence);
-      if (outcome.kind === "putOff") this.park(held, untried);
+      if (outcome.kind === "putOff") this.park(held, { ...untried, delayMs: outcome.delayMs });
       else if (outcome.kind === "retry" || outcome.kind === "dead") {
         this.park(held, {
           attempts: job.attempt,
@@ -203,7 +186,8 @@ class Store implements BrokerStore {
       const { key, delivery } = held;
       if (delivery.isLost()) continue;
       const isBehind = key !== undefined && (this.busy.has(key) || staying.has(key));
-      if (!isBehind && (delivery.isRepeated || (key !== undefined && this.parking.has(key)))) this.park(held, untried);
+      const mustPark = delivery.isRepeated || this.mustWait(delivery) || (key !== undefined && this.parking.has(key));
+      if (!isBehind && mustPark) this.park(held, untried);
       else if (!isBehind && taken.length < slots && this.canAsk(held, now)) {
         if (key !== undefined) this.busy.add(key);
         taken.push(held);
@@ -220,8 +204,14 @@ class Store implements BrokerStore {
   }
 
   /** Whether its shard may be asked about its key, which one without a key does not need. */
-  private canAsk({ key, delivery }: Held, now: number): boolean {
-    return key === undefined || now >= (this.silent.get(delivery.message.shard) ?? now);
+  private canAsk({ key, place }: Held, now: number): boolean {
+    return key === undefined || now >= (this.silent.get(place) ?? now);
+  }
+
+  /** For a time or a turn, which the job table knows. With a key the order of the key rules, as at publishing. */
+  private mustWait({ message: { key, dueAt, priority = "normal" } }: BrokerDelivery): boolean {
+    if (dueAt !== undefined && dueAt.getTime() > this.options.clock.now()) return true;
+    return priority !== "normal" && key === null;
   }
 
   /** Those that may not begin: behind a parked one of their key, or not to be known now. */
@@ -229,7 +219,7 @@ class Store implements BrokerStore {
     const found = new Map<Held, "blocked" | "unknown">();
     const byShard = Map.groupBy(
       taken.filter(({ key }) => key !== undefined),
-      ({ delivery }) => delivery.message.shard,
+      ({ place }) => place,
     );
     await Promise.all(
       [...byShard].map(async ([shard, held]) => {
@@ -296,10 +286,10 @@ class Store implements BrokerStore {
   }
 
   /** Into the job table, then away from the broker. */
-  private park({ delivery, key }: Held, how: Omit<ParkedJob, "message" | "handler">): void {
+  private park({ delivery, place, key }: Held, how: Omit<ParkedJob, "message" | "handler">): void {
     const { message, handler } = delivery;
-    const lot = this.lots.get(message.shard) ?? new ParkingLot(message.shard, this.options);
-    this.lots.set(message.shard, lot);
+    const lot = this.lots.get(place) ?? new ParkingLot(place, this.options);
+    this.lots.set(place, lot);
     if (key !== undefined) this.parking.set(key, (this.parking.get(key) ?? 0) + 1);
     const parked = () => {
       if (key === undefined) return;

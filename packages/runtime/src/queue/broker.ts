@@ -6,8 +6,9 @@
  * delivered at least once; effects happen once because each is noted in the transaction that makes it.
  *
  * A broker carries what may be done at once. Whatever has to wait, because it is delayed, failed, or behind one of its key that
- * failed, waits in the job table of the shard that published it.
+ * failed, waits in a job table: that of the shard that published it, or where the handler's service has a database of its own, one of that.
  */
+import type { MessagePriority } from "../kernel/event.ts";
 
 /** A message as a transaction published it. */
 export interface BrokerMessage {
@@ -22,6 +23,12 @@ export interface BrokerMessage {
   readonly publishedAt: Date;
   /** Number of the shard that it was published on. */
   readonly shard: number;
+  /** Name of the database that has this shard; absent: the app's own. */
+  readonly database?: string;
+  /** Not to be handled before; absent: at once. */
+  readonly dueAt?: Date;
+  /** Absent: normal. */
+  readonly priority?: MessagePriority;
 }
 
 /** A handler and the event it handles. Names as in stored messages: "service.handler" and "article.published". */

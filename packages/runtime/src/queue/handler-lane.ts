@@ -12,7 +12,7 @@ export interface HandlerStats {
   readonly running: number;
   readonly claimed: number;
   readonly done: number;
-  /** Left to newer processes, because of a version that this one does not know. */
+  /** Not counted as tries: of a version that only newer processes know, or refused for lack of room in an outbox. */
   readonly putOff: number;
   readonly retried: number;
   readonly dead: number;

@@ -37,6 +37,11 @@ export interface JobRunnerOptions<C> {
   readonly context: C;
   /** Names of handlers that begin paused; default none. See {@link JobRunner.pauseOnly}. */
   readonly paused?: readonly string[];
+  /**
+   * Whether jobs of the store of that name are this process's to run now; default: always. While they are not, nothing more of them is
+   * claimed, what has not begun is handed back, and what runs ends. Once they are again, {@link JobRunner.wake} has it look at once.
+   */
+  readonly mayClaim?: (storeName: string) => boolean;
   readonly log: Logger;
   readonly clock: Clock;
   readonly random: Random;
@@ -190,6 +195,7 @@ class StoreWorker<C> {
       this.isLookWanted = false;
       if (!(await this.isSeen())) return;
       await this.releaseUnknown();
+      if (!this.mayClaim()) return;
       const wanted = [...this.lanes.values()].flatMap((lane) => {
         const slots = lane.room();
         lane.held += slots;
@@ -231,6 +237,10 @@ class StoreWorker<C> {
     await this.guarded("release jobs", async () => this.store.releaseUnknown?.(this.workerId, [...this.held]));
   }
 
+  private mayClaim(): boolean {
+    return this.options.mayClaim?.(this.store.name) ?? true;
+  }
+
   private start(job: ClaimedJob): void {
     const lane = this.lanes.get(job.handler) as Lane<C>;
     const done = new Promise<void>((resolve) => {
@@ -246,7 +256,7 @@ class StoreWorker<C> {
   }
 
   private async try(lane: Lane<C>, job: ClaimedJob): Promise<void> {
-    if (this.isClosed || lane.isPaused) return this.settle({ job, outcome: { kind: "handBack" } });
+    if (this.isClosed || lane.isPaused || !this.mayClaim()) return this.settle({ job, outcome: { kind: "handBack" } });
     const { clock, context, random } = this.options;
     const { handler } = lane;
     const since = clock.monotonic();

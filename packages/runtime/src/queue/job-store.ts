@@ -28,8 +28,8 @@ export type Outcome =
   | { readonly kind: "done" }
   | { readonly kind: "retry"; readonly delayMs: number; readonly error: string }
   | { readonly kind: "dead"; readonly error: string }
-  /** Not tried, because its version is newer than this process knows: kept for those that do. */
-  | { readonly kind: "putOff" }
+  /** Counts as no try: its version is newer than this process knows, or what it publishes finds no room now. Kept, and due after `delayMs`. */
+  | { readonly kind: "putOff"; readonly delayMs: number }
   /** Not tried, or broken off by a stop: goes back as if it had never been claimed. */
   | { readonly kind: "handBack" };
 

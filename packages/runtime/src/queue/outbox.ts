@@ -4,7 +4,7 @@ import type { BrokerMessage } from "./broker.ts";
 /** A message with its place in the outbox. */
 export interface OutboxRow {
   readonly sequence: number;
-  readonly message: Omit<BrokerMessage, "shard">;
+  readonly message: Omit<BrokerMessage, "shard" | "database">;
 }
 
 /** Which rows to give. */

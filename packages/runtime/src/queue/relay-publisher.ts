@@ -17,6 +17,8 @@ export type RelayBroker = Pick<Broker, "name" | "declare" | "publish">;
 export interface RelayPublisherOptions {
   /** The shard's number. */
   readonly shard: number;
+  /** Name of the database that the shard is of; default: the app's own. */
+  readonly database?: string;
   readonly broker: RelayBroker;
   readonly subscriptions: readonly Subscription[];
   readonly clock: Clock;
@@ -90,8 +92,9 @@ export class RelayPublisher {
   }
 
   private async send(rows: readonly OutboxRow[]): Promise<void> {
-    const { broker, shard } = this.options;
-    await broker.publish(rows.map(({ message }) => ({ ...message, shard })));
+    const { broker, shard, database } = this.options;
+    const origin = database === undefined ? { shard } : { shard, database };
+    await broker.publish(rows.map(({ message }) => ({ ...message, ...origin })));
   }
 }
 

@@ -28,6 +28,8 @@ import { type RelayBroker, RelayPublisher } from "./relay-publisher.ts";
 export interface OutboxRelayOptions {
   /** The shard's number, which its messages carry. */
   readonly shard: number;
+  /** Name of the database that the shard is of, which they carry too; default: the app's own. */
+  readonly database?: string;
   readonly outbox: Outbox;
   readonly broker: RelayBroker;
   /** Declared before anything is published: those that shall get a copy of what is. */

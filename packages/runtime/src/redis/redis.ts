@@ -6,7 +6,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Clock, systemClock } from "../kernel/clock.ts";
-import { RungsError } from "../kernel/errors.ts";
+import { RungsError, UnavailableError } from "../kernel/errors.ts";
 import { type Logger, silentLogger } from "../kernel/log.ts";
 import { type Random, systemRandom } from "../kernel/random.ts";
 import type { ChannelListener, RedisTls } from "./load-redis.ts";
@@ -92,21 +92,27 @@ export interface RedisOptions {
   readonly pingMs?: number;
   /** How long the opening waits for Redis; default 10,000 ms. */
   readonly openMs?: number;
+  /** Whether a Redis that does not answer while it is opened is an error; default true. Else it is connected when it does. */
+  readonly isNeeded?: boolean;
 }
 
 const triesMax = 8;
+const openMsDefault = 10_000;
+/** The first subscription has a connection made for it, which through Sentinels takes longer than a command. */
+const firstSubscription = { tries: 50, waitMs: 100 };
 /** A server that is loading, or a Cluster that is choosing, needs a moment. */
 const elsewhereWaitMs = 50;
 
 /**
  * Opens the way and waits until Redis answers. Raises `CONFIG_INVALID` for an address or a login that cannot work,
- * `PACKAGE_MISSING` without the package redis, and `REDIS_UNREACHABLE` after `openMs`.
+ * `PACKAGE_MISSING` without the package redis, and `REDIS_UNREACHABLE` after `openMs` unless it need not be there.
  */
 export async function openRedis(options: RedisOptions): Promise<Redis> {
   const redis = new RedisConnection(options);
   try {
-    await redis.open(options.openMs ?? 10_000);
+    await redis.open(options.openMs ?? openMsDefault);
   } catch (error) {
+    if (options.isNeeded === false && error instanceof UnavailableError) return redis;
     await redis.close();
     throw error;
   }
@@ -122,6 +128,7 @@ class RedisConnection implements Redis {
   private readonly subscriber: ReturnType<typeof redisSubscriber>;
   private readonly works: (() => Promise<void>)[] = [];
   private readonly recoveries = new Set<Promise<void>>();
+  private hasSubscribed = false;
   private readonly counters = { commands: 0, retries: 0, failures: 0, connections: 0 };
 
   constructor(options: RedisOptions) {
@@ -186,10 +193,16 @@ class RedisConnection implements Redis {
   }
 
   async subscribe(channel: string, listener: ChannelListener): Promise<() => Promise<void>> {
-    try {
-      return await this.subscriber.subscribe(channel, listener);
-    } catch (error) {
-      throw this.translate(error);
+    for (let tries = 1; ; tries++) {
+      try {
+        const leave = await this.subscriber.subscribe(channel, listener);
+        this.hasSubscribed = true;
+        return leave;
+      } catch (error) {
+        const isPatient = !this.hasSubscribed && this.routes.problem() === undefined && tries < firstSubscription.tries;
+        if (!isPatient || failureOf(error) !== "lost") throw this.translate(error);
+        await sleep(firstSubscription.waitMs);
+      }
     }
   }
 

@@ -40,21 +40,21 @@ export function adoptingSessionStore({ store, previous, hasPrevious }: AdoptingS
   return {
     capabilities: { expiresByItself: false },
     create: (record) => store.create(record),
-    read: readMoved,
+    read: (tokenHash) => readMoved(tokenHash),
     touch: (tokenHash, seenAt, unlessSeenSince) => store.touch(tokenHash, seenAt, unlessSeenSince),
     async update(tokenHash, patch) {
-      const data = await store.update(tokenHash, patch);
-      if (data !== undefined || (await move(tokenHash)) === undefined) return data;
+      const updated = await store.update(tokenHash, patch);
+      if (updated !== undefined || (await move(tokenHash)) === undefined) return updated;
       return store.update(tokenHash, patch);
     },
     async noteWrite(tokenHash, wrote) {
       await readMoved(tokenHash);
-      await store.noteWrite(tokenHash, wrote);
+      return store.noteWrite(tokenHash, wrote);
     },
     async noteSeen(tokenHash, seen) {
       // Done with most requests: nothing more is read once all have moved.
       if (hasPrevious()) await readMoved(tokenHash);
-      await store.noteSeen(tokenHash, seen);
+      return store.noteSeen(tokenHash, seen);
     },
     async rotate(tokenHash, record, options) {
       await readMoved(tokenHash);

@@ -5,6 +5,7 @@ export {
   adoptingSessionStore,
 } from "./adopting-session-store.ts";
 export type { AttemptCounts, AttemptStore, AttemptWindow } from "./attempt-store.ts";
+export { type CopyAge, type CopyAgeOptions, type HeartbeatLine, openCopyAge } from "./copy-age.ts";
 export { type CsrfEvidence, type CsrfVerdict, csrfToken, csrfVerdict, passesCsrf } from "./csrf.ts";
 export { localAttemptStore } from "./drivers/local-attempt-store.ts";
 export {
@@ -14,6 +15,12 @@ export {
   type LoginThrottleOptions,
   type ThrottleVerdict,
 } from "./login-throttle.ts";
+export {
+  type NearSessionStats,
+  type NearSessionStore,
+  type NearSessionStoreOptions,
+  nearSessionStore,
+} from "./near-session-store.ts";
 export {
   argon2Lanes,
   argon2MemoryKib,
@@ -32,13 +39,14 @@ export {
   type Seen,
   type SeenListener,
 } from "./seen.ts";
-export { type SessionReads, type SessionReadsStats, sessionReads } from "./session-reads.ts";
+export { type SessionReads, type SessionReadsOptions, type SessionReadsStats, sessionReads } from "./session-reads.ts";
 export type { SessionRevocations } from "./session-revocations.ts";
 export {
   type JsonValue,
   type SessionCapabilities,
   type SessionData,
   type SessionPatch,
+  type SessionReadOptions,
   type SessionRecord,
   type SessionStore,
   type SessionSweep,
@@ -52,5 +60,5 @@ export {
   sessionCookie,
 } from "./session-token.ts";
 export { createSessions, type Session, type Sessions, type SessionsOptions } from "./sessions.ts";
-export { type SeenSigner, seenSigner } from "./signed-seen.ts";
+export { type NotedRevision, type SeenNote, type SeenSigner, seenSigner } from "./signed-seen.ts";
 export type { WriteMarks } from "./write-marks.ts";

@@ -61,7 +61,14 @@ export interface ReadUnits {
 /** What hears of sessions as requests use them. */
 export interface SeenListener {
   /** The token's session was loaded; undefined when there is none. What its unit reads from now on has to be as new. */
-  loaded(token: string, seen: Seen | undefined): void;
+  loaded(token: string, record: { readonly seen: Seen; readonly revision: number } | undefined): void;
   /** A session was begun: what its unit writes is to be noted in it. */
   started(token: string): void;
+  /** The token's record was changed, which made it this revision: whoever is answered from now on has to see it. */
+  changed(token: string, revision: number): void;
+  /**
+   * The revision that the client of the unit under way has proved to be the latest it was told of; undefined while it may have been
+   * told of a later one. A copy of the record that has it may answer.
+   */
+  leastRevision(token: string): number | undefined;
 }

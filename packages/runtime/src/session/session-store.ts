@@ -40,6 +40,17 @@ export interface SessionRecord {
   readonly wrote: number;
   /** How far the databases had got that its requests wrote to and read from, see `seen.ts`. */
   readonly seen: Seen;
+  /** Raised by every change of the record, below 2^48: of two states of one session the one with the higher number is the later. */
+  readonly revision: number;
+}
+
+/** How a session is read. */
+export interface SessionReadOptions {
+  /**
+   * The caller knows of no later revision than this, so that a copy which has it may answer. Default: the record is read where
+   * sessions are changed. A store without copies takes no notice.
+   */
+  readonly leastRevision?: number | undefined;
 }
 
 /** What a driver can do. */
@@ -72,25 +83,31 @@ export interface SessionStore {
   /** Adds a session; its hash must be new. */
   create(record: SessionRecord): Promise<void>;
   /** The session, ended or not; undefined when there is none. One round trip. */
-  read(tokenHash: Buffer): Promise<SessionRecord | undefined>;
+  read(tokenHash: Buffer, options?: SessionReadOptions): Promise<SessionRecord | undefined>;
   /**
    * Moves `lastSeenAt` forward to `seenAt`, unless it is later than `unlessSeenSince` already: of many callers at once,
    * one writes. Never brings a session back.
    */
   touch(tokenHash: Buffer, seenAt: Date, unlessSeenSince: Date): Promise<void>;
-  /** Merges the patch into the data, atomically by field; gives the data afterwards, undefined when there is no session. */
-  update(tokenHash: Buffer, patch: SessionPatch): Promise<SessionData | undefined>;
+  /** Merges the patch into the data, atomically by field; gives what is there afterwards, undefined when there is no session. */
+  update(tokenHash: Buffer, patch: SessionPatch): Promise<Pick<SessionRecord, "data" | "revision"> | undefined>;
   /**
    * Puts `record` in place of the session of `tokenHash`, in one step: afterwards the old hash opens nothing. With
    * `keepsData` the old session's data is carried over, under the record's own; what it has seen always is, the later of each
-   * shard. Gives the data of the new session.
+   * shard. Gives the data of the new session, whose revision is the record's own.
    * When there is no old session (any more), the new one is made all the same.
    */
   rotate(tokenHash: Buffer, record: SessionRecord, options: { readonly keepsData: boolean }): Promise<SessionData>;
-  /** Raises `wrote` to the number, unless it is higher already or there is no session. */
-  noteWrite(tokenHash: Buffer, wrote: number): Promise<void>;
-  /** Raises what the session has seen of each shard named, unless that is later already or there is no session. */
-  noteSeen(tokenHash: Buffer, seen: Seen): Promise<void>;
+  /**
+   * Raises `wrote` to the number, unless it is higher already or there is no session. Gives a revision that has it; undefined
+   * without a session.
+   */
+  noteWrite(tokenHash: Buffer, wrote: number): Promise<number | undefined>;
+  /**
+   * Raises what the session has seen of each shard named, unless that is later already or there is no session. Gives a revision
+   * that has it; undefined when nothing was named or there is no session.
+   */
+  noteSeen(tokenHash: Buffer, seen: Seen): Promise<number | undefined>;
   /** Gives whether there was one. */
   revoke(tokenHash: Buffer): Promise<boolean>;
   /** Revokes the user's sessions but for the one kept, if any; gives how many. */

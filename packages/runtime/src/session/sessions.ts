@@ -116,8 +116,13 @@ export function createSessions(options: SessionsOptions): Sessions {
         data,
         wrote: marks?.newest() ?? 0,
         seen: nothingSeen,
+        revision: 0,
       },
     };
+  }
+
+  function changed(token: string, revision: number | undefined): void {
+    if (revision !== undefined) seen?.changed(token, revision);
   }
 
   function isLive(record: SessionRecord, now: number): boolean {
@@ -162,13 +167,17 @@ export function createSessions(options: SessionsOptions): Sessions {
         return undefined;
       }
       const tokenHash = hashToken(token);
-      const record = await store.read(tokenHash);
+      const leastRevision = seen?.leastRevision(token);
+      let record = await store.read(tokenHash, { leastRevision });
       const now = clock.now();
+      // A copy may not have heard of the last use: it ends nobody's session.
+      if (leastRevision !== undefined && record !== undefined && !isLive(record, now))
+        record = await store.read(tokenHash);
       if (record === undefined || !isLive(record, now)) {
         seen?.loaded(token, undefined);
         return undefined;
       }
-      seen?.loaded(token, record.seen);
+      seen?.loaded(token, record);
       if (now - record.lastSeenAt.getTime() >= touchEveryMs) noteUse(token, tokenHash, now);
       if (marks !== undefined && record.wrote > 0) await marks.catchUp(record.wrote);
       return sessionOf(token, record);
@@ -176,14 +185,20 @@ export function createSessions(options: SessionsOptions): Sessions {
 
     writesSoFar: () => marks?.count() ?? 0,
     async noteWrites(token) {
-      if (marks !== undefined && isToken(token)) await store.noteWrite(hashToken(token), await marks.settled());
+      if (marks === undefined || !isToken(token)) return;
+      changed(token, await store.noteWrite(hashToken(token), await marks.settled()));
     },
 
     async noteSeen(token, upTo) {
-      if (isToken(token)) await store.noteSeen(hashToken(token), upTo);
+      if (isToken(token)) changed(token, await store.noteSeen(hashToken(token), upTo));
     },
 
-    update: async (token, patch) => (isToken(token) ? store.update(hashToken(token), patch) : undefined),
+    async update(token, patch) {
+      if (!isToken(token)) return undefined;
+      const updated = await store.update(hashToken(token), patch);
+      changed(token, updated?.revision);
+      return updated?.data;
+    },
     revoke: async (token) => isToken(token) && store.revoke(hashToken(token)),
     revokeAll: (userId, exceptToken) =>
       store.revokeAllOf(userId, exceptToken === undefined ? undefined : hashToken(exceptToken)),

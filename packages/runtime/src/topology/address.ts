@@ -1,11 +1,12 @@
 /** Addresses of servers: which are accepted where, and how they are shown without what they hide. */
 
 /** What an address is for. */
-export type AddressKind = "database" | "sessions" | "cache" | "queue";
+export type AddressKind = "database" | "sessions" | "replica" | "cache" | "queue";
 
 const protocols: Readonly<Record<AddressKind, readonly string[]>> = {
   database: ["postgres", "postgresql"],
   sessions: ["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"],
+  replica: ["redis", "rediss"],
   cache: ["redis", "rediss", "memcached"],
   queue: ["amqp", "amqps", "kafka", "kafka+ssl"],
 };

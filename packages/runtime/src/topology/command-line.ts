@@ -97,6 +97,7 @@ function example(name: string): string {
     cache: "off",
     workers: "2",
     group: "workers",
+    region: "eu",
     "log-level": "info",
     rung: "1",
     config: "rungs.config.ts",

@@ -1,6 +1,7 @@
 /** Rules between settings that are right each by itself. */
 import { isDeepStrictEqual } from "node:util";
 import { webGroup, workersGroup } from "./groups.ts";
+import { databaseGroups, topologyOfDatabase } from "./service-databases.ts";
 import { shardCount, type Topology } from "./topology.ts";
 
 /** One line a broken rule; empty when all hold. `source` says where the setting at a path came from. */
@@ -11,9 +12,11 @@ export function crossProblems(topology: Topology, source: (path: string) => stri
     ...cdnProblems(topology),
     ...storageProblems(topology),
     ...sessionProblems(topology),
+    ...queueProblems(topology),
     ...cacheProblems(topology),
     ...regionProblems(topology),
     ...groupProblems(topology),
+    ...serviceDatabaseProblems(topology),
   ].map(([path, message]) => `${path}: ${message} (from ${source(path)}).`);
 }
 
@@ -98,9 +101,14 @@ function storageProblems({ storage }: Topology): Problem[] {
 
 function sessionProblems({ sessions }: Topology): Problem[] {
   if (sessions.url !== undefined) return [];
-  return (["caFile", "prefix"] as const)
+  return (["replica", "caFile", "prefix"] as const)
     .filter((name) => sessions[name] !== undefined)
     .map((name) => [`sessions.${name}`, "has an effect only with sessions.url, which is not set"]);
+}
+
+function queueProblems({ queue }: Topology): Problem[] {
+  if (queue.url !== undefined || queue.caFile === undefined) return [];
+  return [["queue.caFile", "has an effect only with queue.url, which is not set"]];
 }
 
 function cacheProblems({ cache, sessions }: Topology): Problem[] {
@@ -110,12 +118,76 @@ function cacheProblems({ cache, sessions }: Topology): Problem[] {
   ];
 }
 
-function regionProblems({ regions = {} }: Topology): Problem[] {
+function regionProblems(topology: Topology): Problem[] {
+  const { regions = {}, region } = topology;
   const all = Object.values(regions);
   const leaders = all.filter(({ isLeader }) => isLeader === true).length;
-  return all.length < 2 || leaders === 1
-    ? []
-    : [["regions", `expected exactly one region with isLeader: true, got ${leaders}`]];
+  const found: Problem[] = [];
+  if (all.length >= 2 && leaders !== 1) {
+    found.push(["regions", `expected exactly one region with isLeader: true, got ${leaders}`]);
+  }
+  const refuseUnknown = (path: string, name: string | undefined) => {
+    if (name === undefined || Object.hasOwn(regions, name)) return;
+    found.push([path, `"${name}" is no region of regions; set regions.${name}, or leave it out`]);
+  };
+  refuseUnknown("region", region);
+  for (const group of [undefined, ...databaseGroups(topology)]) {
+    const { shards } = topologyOfDatabase(topology, group).database;
+    if (typeof shards === "number") continue;
+    const path = group === undefined ? "database" : `services.${group}.database`;
+    for (const [index, shard] of shards.entries()) refuseUnknown(`${path}.shards[${index}].region`, shard.region);
+  }
+  if (region === undefined) return found;
+  for (const [name, { url }] of Object.entries(regions)) {
+    if (name === region || url !== undefined) continue;
+    const why = `because region is "${region}", and writes whose leader is in ${name} go there`;
+    found.push([`regions.${name}.url`, `expected the inner address of the region's balancer, ${why}, got nothing`]);
+  }
+  return found;
+}
+
+/** Of each database that services own: the rules of the app's, and those of its own. */
+function serviceDatabaseProblems(topology: Topology): Problem[] {
+  const places = [undefined, ...databaseGroups(topology)].map((group) => ({
+    group,
+    path: group === undefined ? "database" : `services.${group}.database`,
+    database: topologyOfDatabase(topology, group).database,
+  }));
+  return places.slice(1).flatMap(({ group, path, database }, index): Problem[] => {
+    if (group === webGroup || group === workersGroup) {
+      return [
+        [path, `is the app's, since "${group}" has what no other group names; give its services a group of their own`],
+      ];
+    }
+    const alike = [...splitProblems({ ...topology, database }), ...serverProblems({ ...topology, database })];
+    const found = alike.map(
+      ([at, message]): Problem => [
+        `${path}${at.slice("database".length)}`,
+        message.replaceAll("database.", `${path}.`),
+      ],
+    );
+    if (topology.queue.url === undefined) {
+      found.push([path, "needs queue.url: what is published in one database reaches the others by a broker only"]);
+    }
+    if (topology.region !== undefined) {
+      found.push([path, "is not for several regions in this version, since a broker is in one; leave out region"]);
+    }
+    const shards = typeof database.shards === "number" ? [] : database.shards;
+    for (const [number, { leader, followers = [] }] of shards.entries()) {
+      const at = `${path}.shards[${number}]`;
+      if (followers.length > 0) {
+        found.push([`${at}.followers`, "have no effect: all reads of this database go to its leaders; remove them"]);
+      }
+      const other = places
+        .slice(0, index + 1)
+        .find(
+          ({ database: { shards: named } }) =>
+            typeof named !== "number" && named.some((each) => isDeepStrictEqual(each.leader, leader)),
+        );
+      if (other !== undefined) found.push([`${at}.leader`, `names a server of ${other.path}; each needs its own`]);
+    }
+    return found;
+  });
 }
 
 function groupProblems({ services = {}, group }: Topology): Problem[] {

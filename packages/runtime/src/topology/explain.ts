@@ -41,7 +41,7 @@ export function showText(text: string): string {
 
 /** Settings whose text may be a secret put in the wrong place: their kind is told, never their value. */
 const mayBeSecret =
-  /^(?:sessions|cache|cdn|storage|queue|regions|database\.shards)\b|^services\.[^.]+\.url$|^(?:cdn|database|web|log|services)?$/;
+  /^(?:sessions|cache|cdn|storage|queue|regions|database\.shards)\b|^services\.[^.]+\.(?:url$|database\.shards\b)|^(?:cdn|database|web|log|services)?$/;
 const harmless = /^cdn\.(?:provider|zone)$|^cache\.(?:isEnabled|local\b)|^queue\.(?:partitions|outboxBytesMax)$/;
 
 function showValue(keys: readonly PropertyKey[], value: unknown): string {
@@ -62,7 +62,8 @@ function showName(key: string): string {
 
 function whatWasMeant(keys: readonly PropertyKey[], name: string): string {
   const isNamed = (keys[0] === "regions" || keys[0] === "services") && keys.length > 1;
-  const group = isNamed ? `${String(keys[0])}{}` : pathOf(keys).replaceAll(/\[\d+\]/g, "[]");
+  const path = isNamed ? pathOf([`${String(keys[0])}{}`, ...keys.slice(2)]) : pathOf(keys);
+  const group = path.replaceAll(/\[\d+\]/g, "[]");
   const siblings = knownNames.get(group) ?? [];
   const sibling = nearestName(name, siblings);
   if (sibling !== undefined) return `did you mean ${joinPath(pathOf(keys), sibling)}?`;

@@ -16,14 +16,23 @@ export {
 export type { FlagName, Flags } from "./inputs.ts";
 export { nearestName } from "./nearest.ts";
 export { presetFor, presetShards, type Rung, rungOf, rungPresets } from "./presets.ts";
+export { defaultLeaderRegion, otherRegions } from "./regions.ts";
 export { type ResolvedTopology, type ResolveInput, resolveTopology } from "./resolve.ts";
 export { type Environment, env, Secret, splitAddresses } from "./secret.ts";
+export {
+  databaseGroupOf,
+  databaseGroups,
+  ownDatabaseGroup,
+  refuseUngrouped,
+  topologyOfDatabase,
+} from "./service-databases.ts";
 export {
   type Address,
   type CdnSettings,
   defaultTopology,
   defineTopology,
   type Region,
+  type ServiceDatabase,
   type ServiceGroup,
   type ShardServers,
   shardCount,

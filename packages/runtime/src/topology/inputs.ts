@@ -34,6 +34,7 @@ export const outerSettings: readonly OuterSetting[] = [
   { path: "cache.isEnabled", variable: "RUNGS_CACHE", flag: "cache", read: asSwitch },
   { path: "services.workers.processes", variable: "RUNGS_WORKERS", flag: "workers", read: asInteger },
   { path: "group", variable: "RUNGS_GROUP", flag: "group", read: asText },
+  { path: "region", variable: "RUNGS_REGION", flag: "region", read: asText },
   { path: "log.level", variable: "RUNGS_LOG_LEVEL", flag: "log-level", read: asText },
 ];
 
@@ -53,6 +54,7 @@ export type FlagName =
   | "cache"
   | "workers"
   | "group"
+  | "region"
   | "log-level"
   | "rung";
 
@@ -71,6 +73,7 @@ export const flagNames: readonly FlagName[] = [
   "cache",
   "workers",
   "group",
+  "region",
   "log-level",
   "rung",
 ];

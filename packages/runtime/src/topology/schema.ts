@@ -49,9 +49,13 @@ function referenceHint(path: readonly PropertyKey[], variable: string): string {
 const variableOf: Readonly<Record<AddressKind, string>> = {
   database: "DATABASE_URL",
   sessions: "REDIS_URL",
+  replica: "REDIS_REPLICA_URL",
   cache: "CACHE_URL",
   queue: "QUEUE_URL",
 };
+
+/** Settings that are not called `url`. */
+const nameOf: Readonly<Partial<Record<AddressKind, string>>> = { database: "leader", replica: "replica" };
 
 function address(kind: AddressKind) {
   return z.unknown().transform((value, context): Address => {
@@ -62,9 +66,7 @@ function address(kind: AddressKind) {
         ? addressProblem(value, kind, false)
         : `expected ${expectedAddress(kind)} or env("NAME")`;
     if (problem === undefined) return value as string;
-    const hint = problem.startsWith("expected")
-      ? ""
-      : `; ${referenceHint([kind === "database" ? "leader" : "url"], variableOf[kind])}`;
+    const hint = problem.startsWith("expected") ? "" : `; ${referenceHint([nameOf[kind] ?? "url"], variableOf[kind])}`;
     context.issues.push({ code: "custom", message: `${problem}${hint}`, input: value });
     return z.NEVER;
   });
@@ -81,9 +83,13 @@ function reference(name: string, variable: string) {
   });
 }
 
+const regionName = text("a region's name of a-z, 0-9 and -", /^[a-z][a-z0-9-]{0,30}$/);
+const baseAddress = text("a base address, such as http://10.0.0.5:8081", /^https?:\/\/[A-Za-z0-9.:[\]-]{1,253}\/?$/);
+
 const shardServers = group({
   leader: address("database"),
   followers: list(address("database"), "a list of at most 16 URLs", 0, 16).optional(),
+  region: regionName.optional(),
 });
 const shardList = list(shardServers, "a list of 1 to 1024 servers", 1, 1_024);
 const shardNumber = z.int().min(1).max(64);
@@ -125,7 +131,11 @@ const proxy = z.string({ error: proxyError }).refine(isProxy, { error: proxyErro
 const region = group({
   addresses: list(text("an IP address or host name", /^[A-Za-z0-9.:-]{1,253}$/), "a list of 1 to 64 addresses", 1, 64),
   isLeader: bool,
+  url: baseAddress.optional(),
 });
+
+const strategy = oneOf(["hash", "range"]);
+const splits = list(text("a text", /^[^\0]{1,1024}$/), "a list of at most 1023 texts", 0, 1_023).optional();
 
 const serviceGroup = group({
   processes: integer(1, 256),
@@ -135,7 +145,8 @@ const serviceGroup = group({
     1,
     256,
   ).optional(),
-  url: text("a base address, such as http://10.0.0.5:8081", /^https?:\/\/[A-Za-z0-9.:[\]-]{1,253}\/?$/).optional(),
+  url: baseAddress.optional(),
+  database: group({ shards, strategy, splits }).optional(),
 });
 // Processes and their logs are called by it and a number: it must not look like such a name itself.
 const groupName = text("a group's name of a-z, 0-9, _ and -", /^(?!.*-\d+$)[a-z][a-z0-9_-]{0,29}$/);
@@ -160,6 +171,7 @@ export const topologySchema = group({
   }).optional(),
   sessions: group({
     url: address("sessions").optional(),
+    replica: address("replica").optional(),
     caFile: text("the path of a file", /^(?!.*:\/\/)[^\0]{1,4096}$/).optional(),
     prefix: text('1 to 64 characters such as "shop:"', /^[A-Za-z0-9._:-]{1,64}$/).optional(),
   }).optional(),
@@ -183,8 +195,8 @@ export const topologySchema = group({
   }).optional(),
   database: group({
     key: text("the name of a column", /^[a-z_][a-z0-9_]{0,62}$/).optional(),
-    strategy: oneOf(["hash", "range"]),
-    splits: list(text("a text", /^[^\0]{1,1024}$/), "a list of at most 1023 texts", 0, 1_023).optional(),
+    strategy,
+    splits,
     shards: shards.optional(),
     replicas: group({ lagMsMax: integer(1, 30_000), waitMsMax: integer(0, 10_000) }).optional(),
     pool: group({ connectionsMax: integer(1, 10_000), acquireTimeoutMs: integer(1, int32Max) }).optional(),
@@ -203,17 +215,15 @@ export const topologySchema = group({
   }).optional(),
   queue: group({
     url: address("queue").optional(),
+    caFile: text("the path of a file", /^(?!.*:\/\/)[^\0]{1,4096}$/).optional(),
     prefix: text('1 to 60 characters such as "shop"', /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,59}$/).optional(),
     partitions: integer(1, 256),
     outboxBytesMax: integer(1024 * 1024, Number.MAX_SAFE_INTEGER),
   }).optional(),
   services: z.record(groupName, serviceGroup, { error: "expected groups of processes by name" }).optional(),
   group: groupName.optional(),
-  regions: z
-    .record(text("a region's name of a-z, 0-9 and -", /^[a-z][a-z0-9-]{0,30}$/), region, {
-      error: "expected regions by name",
-    })
-    .optional(),
+  regions: z.record(regionName, region, { error: "expected regions by name" }).optional(),
+  region: regionName.optional(),
   log: group({ level: oneOf(logLevels), isPretty: bool }).optional(),
 });
 
@@ -223,6 +233,7 @@ export const knownNames: ReadonlyMap<string, readonly string[]> = new Map([
   ...namesOf(shardServers, "database.shards[]"),
   ...namesOf(region, "regions{}"),
   ...namesOf(serviceGroup, "services{}"),
+  ...namesOf(shardServers, "services{}.database.shards[]"),
 ]);
 
 function namesOf(schema: z.core.$ZodType, path: string): [string, readonly string[]][] {

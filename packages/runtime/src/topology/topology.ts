@@ -13,14 +13,21 @@ export interface ShardServers {
   readonly leader: Address;
   /** Copies of it that serve reads: PostgreSQL's streaming replication. One that is no copy just now is left alone. */
   readonly followers?: readonly Address[] | undefined;
+  /** Region of the leader, where the server itself does not say it (`rungs.region` in its postgresql.conf). */
+  readonly region?: string | undefined;
 }
 
 /** One region, as GeoDNS hands it out. */
 export interface Region {
   /** Public IP addresses or host names of the region's load balancers. */
   readonly addresses: readonly string[];
-  /** True for the region that holds the leaders; exactly one. */
+  /** True for the region that holds the leaders of which nothing else is known; exactly one. */
   readonly isLeader?: boolean | undefined;
+  /**
+   * Inner address of the region's load balancer, to which processes of other regions forward writes: of a network nobody else is in.
+   * `rungs up` fills in its own.
+   */
+  readonly url?: string | undefined;
 }
 
 /** Content delivery network in front of the web tier. */
@@ -34,6 +41,16 @@ export interface CdnSettings {
   readonly addresses?: readonly string[] | undefined;
 }
 
+/** A database that the services of a group own. */
+export interface ServiceDatabase {
+  /** As in `database.shards`, without followers; a number only where `rungs up` starts that many servers. */
+  readonly shards: number | readonly ShardServers[];
+  /** As in `database`; default "hash". */
+  readonly strategy?: "hash" | "range" | undefined;
+  /** As in `database`; default none. */
+  readonly splits?: readonly string[] | undefined;
+}
+
 /** Processes of their own for some of the app's work. */
 export interface ServiceGroup {
   /** 1 to 256, default 1; of `web`, `web.processes` says it. */
@@ -42,6 +59,11 @@ export interface ServiceGroup {
   readonly services?: readonly string[] | undefined;
   /** Base address at which processes of other groups reach it, of a network nobody else is in. `rungs up` fills in its own. */
   readonly url?: string | undefined;
+  /**
+   * Where the tables of its services are, and nobody else's; default: in the app's database. Needs `queue.url`. Bounds of the pools are
+   * those of `database`. Not for `web` and `workers`.
+   */
+  readonly database?: ServiceDatabase | undefined;
 }
 
 /** A topology with every default filled in. */
@@ -85,6 +107,8 @@ export interface Topology {
      * with `rediss` for TLS. No URL: sessions in the database, the others in each process.
      */
     readonly url?: Address | undefined;
+    /** The Redis of this process's region, `redis://host:port`: a copy of the one at `url`, or that one itself. Default: `url`. */
+    readonly replica?: Address | undefined;
     /** File of the certificates, in PEM, that sign those of the servers; default those Node trusts. */
     readonly caFile?: string | undefined;
     /** Before each key, for apps that share a Redis; default "rungs:". */
@@ -140,6 +164,8 @@ export interface Topology {
   readonly queue: {
     /** Message broker: RabbitMQ, `amqp://host:port`, or Kafka, `kafka://host:port`. No URL: jobs live in the database. */
     readonly url?: Address | undefined;
+    /** File of the certificates, in PEM, that sign those of the broker's servers; default those Node trusts. */
+    readonly caFile?: string | undefined;
     /** Before every name in the broker; apps that share one need different ones. Default "rungs". */
     readonly prefix: string;
     /** Sequences of a handler's messages in the broker, 1 to 256: most processes that can work on them at once. Default 8. */
@@ -156,6 +182,8 @@ export interface Topology {
   readonly group?: string | undefined;
   /** Regions by name; default one, unnamed. */
   readonly regions?: Readonly<Record<string, Region>> | undefined;
+  /** The region in which this process runs, one of `regions`; default none: the regions are no concern of it. */
+  readonly region?: string | undefined;
   readonly log: {
     /** Default "info". */
     readonly level: (typeof logLevels)[number];

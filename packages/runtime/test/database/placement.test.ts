@@ -44,25 +44,30 @@ beforeAll(async () => {
 });
 afterAll(() => server.stop());
 
-describe("the hash", () => {
-  it("of a million UUIDs is the server's own, and so is the bucket", { timeout: 120_000 }, async () => {
+/** Keys of each type that the hash is compared for, in batches: a million together, and `RUNGS_HASH_KEYS=10000000` for more. */
+const keysOfEach = Number(process.env["RUNGS_HASH_KEYS"] ?? 250_000);
+const batchKeys = 50_000;
+const batches = Math.ceil(keysOfEach / batchKeys);
+
+describe(`the hash, of ${keysOfEach} keys of each type`, () => {
+  it("of UUIDs is the server's own, and so is the bucket", { timeout: 120_000 }, async () => {
     const [shard] = (await openShards(server, 1, { statementTimeoutMs: 0 })) as [ShardConnection];
     const random = seededRandom(testSeed("UUIDs"));
-    for (let batch = 0; batch < 20; batch++) {
-      const keys = Array.from({ length: 50_000 }, () => uuidFrom(random));
+    for (let batch = 0; batch < batches; batch++) {
+      const keys = Array.from({ length: batchKeys }, () => uuidFrom(random));
       // One text a key and not two columns: this is most of the test's time.
       expect(await wrongHashes(shard, "uuid", "uuid_hash_extended(k, 0)", keys)).toEqual([]);
     }
     await shard.close();
   });
 
-  it("of a million texts of 0 to 64 characters of every script is the server's own", { timeout: 120_000 }, async () => {
+  it("of texts of 0 to 64 characters of every script is the server's own", { timeout: 120_000 }, async () => {
     const [shard] = (await openShards(server, 1, { statementTimeoutMs: 0 })) as [ShardConnection];
     const random = seededRandom(testSeed("texts"));
     const alphabets = ["abcxyz019-_ ", "äßñéøΩж", "漢字かなกั", "😀🏴👩‍👩‍👧\u{10ffff}"].map((letters) => [...letters]);
     const lengthsSeen = new Set<number>();
-    for (let batch = 0; batch < 20; batch++) {
-      const keys = Array.from({ length: 50_000 }, (_, index) => {
+    for (let batch = 0; batch < batches; batch++) {
+      const keys = Array.from({ length: batchKeys }, (_, index) => {
         const letters = alphabets[Math.floor(index / 65) % alphabets.length] as string[];
         const length = index % 65;
         lengthsSeen.add(length);
@@ -77,14 +82,14 @@ describe("the hash", () => {
   });
 
   it.each(["int8", "int4"] as const)(
-    "of a million numbers of type %s is the server's own of their text",
+    "of numbers of type %s is the server's own of their text",
     { timeout: 120_000 },
     async (type) => {
       const [shard] = (await openShards(server, 1, { statementTimeoutMs: 0 })) as [ShardConnection];
       const random = seededRandom(testSeed(type));
       const bits = type === "int8" ? 64n : 32n;
-      for (let batch = 0; batch < 20; batch++) {
-        const keys = Array.from({ length: 50_000 }, (_, index) => {
+      for (let batch = 0; batch < batches; batch++) {
+        const keys = Array.from({ length: batchKeys }, (_, index) => {
           const digits = Buffer.from(random.bytes(8)).readBigUInt64LE() >> BigInt(index % 60);
           return String(BigInt.asIntN(Number(bits), digits));
         });

@@ -3,8 +3,9 @@ import { readFile } from "node:fs/promises";
 import { stripTypeScriptTypes } from "node:module";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { BrokerDelivery } from "../../src/queue/broker.ts";
-import { brokerStore, type ParkedJob, type Parking } from "../../src/queue/broker-store.ts";
+import { brokerStore } from "../../src/queue/broker-store.ts";
 import type { ClaimedJob, Outcome } from "../../src/queue/job-store.ts";
+import type { ParkedJob, Parking } from "../../src/queue/parking.ts";
 import { type MakeStore, simulate } from "./simulation/simulated-queue.ts";
 
 const histories = 600;
@@ -77,12 +78,7 @@ const plantedFaults: readonly (readonly [what: string, from: string, to: string,
     /nobody handles/,
   ],
   ["tries to park without a wait", "setTimeout(resolve, parkRetryMs)", "setTimeout(resolve, 1)", /busy loop/],
-  [
-    "asks a shard that is down again and again",
-    "now >= (this.silent.get(delivery.message.shard) ?? now)",
-    "true",
-    /busy loop/,
-  ],
+  ["asks a shard that is down again and again", "now >= (this.silent.get(place) ?? now)", "true", /busy loop/],
   [
     "acknowledges what is handed back",
     "else held.delivery.handBack();",

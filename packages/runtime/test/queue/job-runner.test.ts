@@ -62,9 +62,14 @@ async function openShard(index: number): Promise<ShardConnection> {
   };
 }
 
-async function start(handlers: readonly NamedHandler<undefined>[], everyMs = pollMs) {
+async function start(
+  handlers: readonly NamedHandler<undefined>[],
+  everyMs = pollMs,
+  mayClaim: (storeName: string) => boolean = () => true,
+) {
   const queue = postgresQueue<undefined>({ handlers, clock: systemClock, random: systemRandom });
-  running = await queue.start({ shards, home: shards[0], context: undefined, log: silentLogger, pollMs: everyMs });
+  const around = { shards, home: shards[0], context: undefined, log: silentLogger };
+  running = await queue.start({ ...around, pollMs: everyMs, mayClaim });
   const dbs = shards.map((shard) =>
     shardedDatabase<Record<never, never>>({
       shards: [shard],
@@ -101,7 +106,7 @@ it("a job on one store starts as soon as the handler's only place, taken by anot
   // Looking would not find it in time: it has to be told.
   const publish = await start([{ ...work, name: "work" }], 5_000);
   await publish(noted, 0);
-  await expect.poll(() => started).toEqual([0]);
+  await expect.poll(() => started, { timeout: 10_000 }).toEqual([0]);
   await publish(noted, 2);
   const before = claims;
   await new Promise((resolve) => setTimeout(resolve, 2 * pollMs));
@@ -202,5 +207,36 @@ it("a failure whose text the database cannot store holds up nothing", async () =
       .then((rows) => rows.map(({ error }) => error));
   await expect.poll(reasons, { timeout: 5_000 }).toEqual(["Unexpected token '\uFFFD'"]);
   for (const shard of [1, 2]) await publish(noted, shard);
-  await expect.poll(() => done.sort()).toEqual([1, 2]);
+  await expect.poll(() => done.sort(), { timeout: 10_000 }).toEqual([1, 2]);
+});
+
+it("a store that is others' to claim from keeps its jobs, also those of a claim whose answer was lost", async () => {
+  const started: number[] = [];
+  let isOurs = false;
+  let isOursOnce = false;
+  const publish = await start(
+    [{ ...handle(noted, async ({ payload }) => void started.push(payload.shard)), name: "note" }],
+    pollMs,
+    (store) => {
+      const isAllowed = store !== "shard 1" || isOurs || isOursOnce;
+      if (store === "shard 1") isOursOnce = false;
+      return isAllowed;
+    },
+  );
+  for (const shard of [1, 0]) await publish(noted, shard);
+  await expect.poll(() => started, { timeout: 10_000 }).toEqual([0]);
+  claimsToLose = 1;
+  isOursOnce = true;
+  await expect.poll(() => claimsToLose, { timeout: 10_000 }).toBe(0);
+  const isFree = async () => {
+    const [job] = await shards[1].query<{ isFree: boolean }>(
+      undefined,
+      `select worker_id is null as "isFree" from rungs_jobs`,
+      [],
+    );
+    return job?.isFree;
+  };
+  await expect.poll(isFree, { timeout: 10_000 }).toBe(true);
+  isOurs = true;
+  await expect.poll(() => started, { timeout: 10_000 }).toEqual([0, 1]);
 });

@@ -161,7 +161,7 @@ describe("what the broker delivered and is parked", () => {
   }
   const park = (parked: readonly Parked[]) =>
     query(
-      "select rungs_park($1, $2, $3, $4::int2[], $5, $6::json[], $7::float8[], $8::int4[], $9::float8[], $10, $11)",
+      "select rungs_park($1, $2, $3, $4::int2[], $5, $6::json[], $7::float8[], $8::int4[], $9::float8[], $10, $11, $12, $13)",
       [
         parked.map(({ id }) => id),
         parked.map(({ handler }) => handler),
@@ -174,6 +174,8 @@ describe("what the broker delivered and is parked", () => {
         parked.map(({ delayMs = 0 }) => delayMs),
         parked.map(({ error = null }) => error),
         parked.map(({ isDead = false }) => isDead),
+        parked.map(() => 1),
+        parked.map(() => null),
       ],
     );
   const blocked = async (pairs: readonly (readonly [handler: string, key: string])[]) => {
@@ -334,7 +336,7 @@ it("the tables go back to what they were without a broker, and forward again, wi
   };
   const later = [publication(counted, { key: "", number: 1 }, { delayMs: 60_000 })];
   await books.db.for(ownerAt(0)).run(setCount, { ownerId: ownerAt(0), count: 1 }, { publish: later });
-  expect(await migrate({ ...target, to: "0001_jobs" })).toEqual(["0003_operation", "0002_broker"]);
+  expect(await migrate({ ...target, to: "0001_jobs" })).toEqual(["0004_delivery", "0003_operation", "0002_broker"]);
   const columns = () =>
     query<{ column_name: string }>(
       "select column_name from information_schema.columns where table_name = 'rungs_jobs'",

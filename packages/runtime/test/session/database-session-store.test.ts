@@ -2,6 +2,7 @@ import {
   expectConcurrentUpdatesKept,
   expectLatestSeenKept,
   expectNoUpdateLostByRotation,
+  expectRevisionsRise,
   sampleSession,
   sessionStoreContract,
 } from "@rungs/contract/session-store-contract";
@@ -128,7 +129,7 @@ describe("the contract's own checks", () => {
         const json = JSON.stringify(data);
         const overwrite = "update rungs_sessions set data = $2::text::jsonb where token_hash = $1";
         await database.home.query(undefined, overwrite, [tokenHash, json]);
-        return data;
+        return { data, revision: session.revision + 1 };
       },
     };
     await expect(expectConcurrentUpdatesKept(planted)).rejects.toThrow();
@@ -142,9 +143,30 @@ describe("the contract's own checks", () => {
         const json = JSON.stringify(latestSeen(session?.seen ?? {}, seen));
         const overwrite = "update rungs_sessions set seen = $2::text::jsonb where token_hash = $1";
         await database.home.query(undefined, overwrite, [tokenHash, json]);
+        return session?.revision;
       },
     };
     await expect(expectLatestSeenKept(planted)).rejects.toThrow();
+  });
+
+  it("catch a store that changes something without a revision for it", async () => {
+    const planted: Partial<SessionStore>[] = [
+      { touch: async () => {} },
+      {
+        async noteWrite(tokenHash, wrote) {
+          const revision = (await database.store.read(tokenHash))?.revision;
+          await database.store.noteWrite(tokenHash, wrote);
+          return revision;
+        },
+      },
+      {
+        async update(tokenHash, patch) {
+          const updated = await database.store.update(tokenHash, patch);
+          return updated === undefined ? undefined : { ...updated, revision: 8 };
+        },
+      },
+    ];
+    for (const fault of planted) await expect(expectRevisionsRise({ ...database.store, ...fault })).rejects.toThrow();
   });
 
   it("catch a store that rotates by reading first", async () => {

@@ -13,8 +13,9 @@ import { readUnits } from "../../src/read-units.ts";
 import { beginSessionReads, settleSessionReads } from "../../src/session/drivers/fastify-session-reads.ts";
 import { fastifySessions } from "../../src/session/drivers/fastify-sessions.ts";
 import { type SessionReads, sessionReads } from "../../src/session/session-reads.ts";
+import type { SessionStore } from "../../src/session/session-store.ts";
 import { createSessions, hashToken, type Sessions } from "../../src/session/sessions.ts";
-import { seenSigner } from "../../src/session/signed-seen.ts";
+import { seenSigner, sessionName } from "../../src/session/signed-seen.ts";
 import { openSessionDatabase } from "./session-database.ts";
 
 /** A server that says how far it has got. */
@@ -49,6 +50,8 @@ describe("requests as units of reads", () => {
   let address: string;
   /** What the last read was told it must see: the position, "leader", or "outside". */
   let demands: string[];
+  /** Revisions that reads of sessions were good with; undefined for the newest there is. */
+  let asked: (number | undefined)[];
 
   beforeAll(async () => {
     database = await openSessionDatabase();
@@ -58,8 +61,18 @@ describe("requests as units of reads", () => {
     leader = new Server();
     follower = new Server();
     demands = [];
-    reads = sessionReads({ units: readUnits(), signer });
-    sessions = createSessions({ store: database.store, seen: reads });
+    asked = [];
+    await open({ hasRevisions: false });
+  });
+  afterEach(() => app.close());
+
+  async function open({ hasRevisions }: { readonly hasRevisions: boolean }): Promise<void> {
+    reads = sessionReads({ units: readUnits(), signer, hasRevisions });
+    const read: SessionStore["read"] = (tokenHash, options = {}) => {
+      asked.push(options.leastRevision);
+      return database.store.read(tokenHash);
+    };
+    sessions = createSessions({ store: { ...database.store, read }, seen: reads });
     app = Fastify() as unknown as FastifyInstance;
     beginSessionReads(app, { reads });
     fastifyCachePolicy(app);
@@ -68,8 +81,13 @@ describe("requests as units of reads", () => {
     addRoutes(app);
     await app.listen({ host: "127.0.0.1", port: 0 });
     address = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
-  });
-  afterEach(() => app.close());
+  }
+
+  /** The same with processes that read sessions from copies. */
+  async function reopenWithRevisions(): Promise<void> {
+    await app.close();
+    await open({ hasRevisions: true });
+  }
 
   /** As the database tier would: notes the read, and remembers what it had to see. */
   function read(): string {
@@ -126,6 +144,14 @@ describe("requests as units of reads", () => {
     fastify.post("/out", async (_request, reply) => {
       await reply.endSession();
       return "out";
+    });
+    fastify.get("/confirm", { config: { region: "leader" } }, async (request) => {
+      await request.session();
+      return read();
+    });
+    fastify.post("/data", async (request) => {
+      await request.session();
+      return sessions.update(String(request.carriedToken()?.token), { a: 1 });
     });
     fastify.get("/stream", async (request, reply) => {
       await request.session();
@@ -205,9 +231,9 @@ describe("requests as units of reads", () => {
     leader.lsn = 40n;
     follower.lsn = 60n;
     const first = await ask("POST", "/write", bearer(token), {});
-    expect(signer.read(String(first.header))).toEqual({ 0: at(40) });
+    expect(signer.read(String(first.header))).toEqual({ seen: { 0: at(40) } });
     const second = await ask("GET", "/mine", { ...bearer(token), "rungs-position": String(first.header) });
-    expect([second.body, signer.read(String(second.header))]).toEqual([at(40), { 0: at(60) }]);
+    expect([second.body, signer.read(String(second.header))]).toEqual([at(40), { seen: { 0: at(60) } }]);
     expect(await seenBy(token)).toEqual({ 0: at(40) });
     const notes = `${second.header}, ${first.header}`;
     expect((await ask("GET", "/mine", { ...bearer(token), "rungs-position": notes })).body).toBe(at(60));
@@ -227,7 +253,7 @@ describe("requests as units of reads", () => {
 
   it("ignore and count a note that was not signed here", async () => {
     const { token } = await sessions.start(randomUUID());
-    const forged = String(seenSigner(Buffer.alloc(32, 9)).sign({ 0: at(1e9) }));
+    const forged = String(seenSigner(Buffer.alloc(32, 9)).sign({ seen: { 0: at(1e9) } }));
     const headers = { ...bearer(token), "rungs-position": forged };
     expect((await ask("GET", "/mine", headers)).body).toBe("any");
     expect((await ask("GET", "/plain", { cookie: `position=${forged}` })).body).toBe("any");
@@ -260,7 +286,7 @@ describe("requests as units of reads", () => {
 
   it("are given no note with an answer that others may keep", async () => {
     const { token } = await sessions.start(randomUUID());
-    const note = String(signer.sign({ 0: at(5) }));
+    const note = String(signer.sign({ seen: { 0: at(5) } }));
     follower.lsn = 9n;
     for (const [path, headers] of [
       ["/shared", { "rungs-position": note }],
@@ -304,6 +330,93 @@ describe("requests as units of reads", () => {
     const { token } = await sessions.start(randomUUID());
     expect((await ask("GET", "/stream", bearer(token))).body).toBe("first outside");
     expect(demands).toEqual(["any", "outside"]);
+  });
+
+  it("prove the revision their client was told of last, and nothing that may be older", async () => {
+    await reopenWithRevisions();
+    const { token } = await sessions.start(randomUUID());
+    const mine = async (headers: Record<string, string>) => {
+      asked = [];
+      return ask("GET", "/mine", { ...bearer(token), ...headers });
+    };
+    const first = String((await mine({})).header);
+    expect([asked, signer.read(first)?.record?.session]).toEqual([[undefined], sessionName(token)]);
+    const note = String((await ask("POST", "/data", bearer(token), {})).header);
+    const revision = (await database.store.read(hashToken(token)))?.revision;
+    expect(signer.read(note)?.record).toEqual({ session: sessionName(token), revision });
+    await mine({ "rungs-position": note });
+    expect(asked).toEqual([revision]);
+    await mine({ "rungs-position": `${first}, ${note}` });
+    expect(asked).toEqual([revision]);
+    asked = [];
+    await ask("POST", "/write", { ...bearer(token), "rungs-position": note }, {});
+    expect(asked).toEqual([undefined]);
+    const { token: other } = await sessions.start(randomUUID());
+    const foreign = signer.sign({ seen: { 0: at(1) }, record: { session: sessionName(other), revision: 0 } });
+    const unrevised = signer.sign({ seen: { 0: at(1) } });
+    for (const notes of [foreign, unrevised, `${note}, ${unrevised}`, `${foreign}, ${note}`]) {
+      await mine({ "rungs-position": String(notes) });
+      expect(asked).toEqual([undefined]);
+    }
+    // Whoever knows of no copies gives notes that name no revision, and believes the rest of those that do.
+    await app.close();
+    await open({ hasRevisions: false });
+    const plain = await mine({ "rungs-position": String(signer.sign({ ...signer.read(note), seen: { 0: at(3) } })) });
+    expect([asked, plain.body, signer.read(String(plain.header))]).toEqual([
+      [undefined],
+      at(3),
+      { seen: { 0: at(3) } },
+    ]);
+  });
+
+  it("may write by a safe method too, where their route says that it belongs to the leader", async () => {
+    await reopenWithRevisions();
+    const { token } = await sessions.start(randomUUID());
+    const note = String((await ask("POST", "/data", bearer(token), {})).header);
+    asked = [];
+    expect((await ask("GET", "/confirm", { ...bearer(token), "rungs-position": note })).body).toBe("leader");
+    expect(asked).toEqual([undefined]);
+  });
+
+  it("of browsers that were told of a new revision lately prove nothing, whichever cookie came last", async () => {
+    await reopenWithRevisions();
+    const signIn = await ask("POST", "/cookie", {}, {});
+    const session = String(signIn.cookies.find((cookie) => cookie.startsWith("session="))).split(";")[0] as string;
+    const textOf = (answer: Answer, name: string) => answer.cookies.find((cookie) => cookie.startsWith(`${name}=`));
+    const first = await ask("GET", "/mine", { cookie: session });
+    expect(textOf(first, "changed")).toBe("changed=1; Path=/; Max-Age=5; HttpOnly; SameSite=Lax");
+    const position = String(textOf(first, "position")).split(";")[0];
+    const cookie = `${session}; ${position}`;
+    asked = [];
+    const again = await ask("GET", "/idle", { cookie });
+    expect([again.cookies, (await ask("GET", "/mine", { cookie })).cookies]).toEqual([[], []]);
+    expect(asked).toEqual([signer.read(String(position).slice("position=".length))?.record?.revision]);
+    const written = await ask("POST", "/data", { cookie }, {});
+    expect(textOf(written, "changed")).toBeDefined();
+    asked = [];
+    await ask("GET", "/mine", { cookie: `${cookie}; changed=1` });
+    expect(asked).toEqual([undefined]);
+    // A page's script keeps the header; the pages that it loads bring the cookie.
+    const byScript = await ask("POST", "/data", { cookie, "rungs-position": "x" }, {});
+    expect([byScript.header === null, textOf(byScript, "changed") === undefined]).toEqual([false, false]);
+    const renewed = await ask("POST", "/cookie", { cookie }, {});
+    const token = String(textOf(renewed, "session")).split(";")[0]?.slice("session=".length) as string;
+    const note = String(textOf(renewed, "position")).split(";")[0]?.slice("position=".length) as string;
+    expect([signer.read(note)?.record?.session, textOf(renewed, "changed") === undefined]).toEqual([
+      sessionName(token),
+      false,
+    ]);
+  });
+
+  it("say the revision alone when there are more shards than a note may name", async () => {
+    await reopenWithRevisions();
+    const { token } = await sessions.start(randomUUID());
+    await sessions.noteSeen(token, Object.fromEntries(Array.from({ length: 300 }, (_, shard) => [shard, at(5)])));
+    const { header } = await ask("GET", "/mine", bearer(token));
+    expect(signer.read(String(header))).toEqual({ seen: {}, record: { session: sessionName(token), revision: 1 } });
+    follower.lsn = 50n;
+    await ask("GET", "/mine", { ...bearer(token), "rungs-position": String(header) });
+    expect((await seenBy(token))?.["0"]).toBe(at(50));
   });
 
   it("stay in their unit while bodies of any size arrive, many at once", async () => {

@@ -1,5 +1,6 @@
 import { sampleSession, sessionStoreContract } from "@rungs/contract/session-store-contract";
 import { makeTestCertificates, startTestCluster, startTestRedis, type TestRedis } from "@rungs/contract/test-redis";
+import { until } from "@rungs/contract/until";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openRedis, type Redis } from "../../src/redis/redis.ts";
 import { redisSessionStore } from "../../src/session/drivers/redis-session-store.ts";
@@ -112,6 +113,19 @@ describe("sessions in Redis", () => {
     await server.cli("script", "flush");
     const session = sampleSession();
     await store.create(session);
-    expect(await store.update(session.tokenHash, { a: 1 })).toEqual({ a: 1 });
+    expect((await store.update(session.tokenHash, { a: 1 }))?.data).toEqual({ a: 1 });
+  });
+
+  it("have revisions that are later than those of changes which a fail-over lost", async () => {
+    const session = sampleSession();
+    await store.create(session);
+    await store.update(session.tokenHash, { a: 1 });
+    // A copy of the last moment but one, with its master's further changes lost, takes over.
+    const copy = await server.cli("hgetall", keyOf(session));
+    const lost = await Promise.all(Array.from({ length: 50 }, () => store.update(session.tokenHash, { a: 2 })));
+    await server.cli("hset", keyOf(session), ...copy.split("\n"));
+    const last = Math.max(...lost.map((each) => each?.revision ?? Number.NaN));
+    await until("as much time has passed as 50 changes in one millisecond take up", async () => Date.now() > last);
+    expect((await store.update(session.tokenHash, { a: 3 }))?.revision).toBeGreaterThan(last);
   });
 });

@@ -43,6 +43,26 @@ describe("sessions", () => {
     expect(session).toMatchObject({ userId, data: { theme: "dark" } });
   });
 
+  it("end for nobody because a copy of theirs has not heard of their last use", async () => {
+    const { token } = await sessions.start(randomUUID());
+    const old = await database.store.read(hashToken(token));
+    clock.advance(29 * dayMs);
+    await sessions.load(token);
+    await vi.waitFor(async () =>
+      expect((await database.store.read(hashToken(token)))?.lastSeenAt).not.toEqual(old?.lastSeenAt),
+    );
+    clock.advance(2 * dayMs);
+    const near = createSessions({
+      ...{ clock, idleMs: 30 * dayMs },
+      store: {
+        ...database.store,
+        read: async (hash, { leastRevision } = {}) => (leastRevision === undefined ? database.store.read(hash) : old),
+      },
+      seen: { loaded() {}, started() {}, changed() {}, leastRevision: () => 0 },
+    });
+    expect(await near.load(token)).toBeDefined();
+  });
+
   it("never store the token, in whatever form", async () => {
     const { token } = await sessions.start(randomUUID(), { note: "n" });
     const dump = await database.dump();

@@ -3,13 +3,13 @@ import { describe, expect, it } from "vitest";
 import { seededRandom } from "../../src/kernel/random.ts";
 import type { Seen } from "../../src/session/seen.ts";
 import { latestSeen, newerPart } from "../../src/session/seen.ts";
-import { seenSigner, signedCharactersMax } from "../../src/session/signed-seen.ts";
+import { seenSigner, sessionName, signedCharactersMax } from "../../src/session/signed-seen.ts";
 
 const position = (lsn: number, timeline = 1) =>
   `${timeline.toString(16).padStart(8, "0")}${lsn.toString(16).padStart(16, "0")}`;
 const key = Buffer.alloc(32, 7);
 const signer = seenSigner(key);
-const signed = (seen: Seen) => signer.sign(seen) as string;
+const signed = (seen: Seen) => signer.sign({ seen }) as string;
 
 describe("a signed note", () => {
   it("says what was signed, for any shards and positions", () => {
@@ -24,13 +24,29 @@ describe("a signed note", () => {
           position(Math.floor(random.next() * 2 ** 48), 1 + Math.floor(random.next() * 99)),
         ]),
       );
-      expect(signer.read(signed(seen))).toEqual(seen);
+      expect(signer.read(signed(seen))).toEqual({ seen });
     }
+  });
+
+  it("says which revision of which session, with positions or without", () => {
+    const record = { session: sessionName("token"), revision: 2 ** 48 - 1 };
+    for (const seen of [{}, { 0: position(5) }, { 0: position(5), 900: position(77) }]) {
+      expect(signer.read(String(signer.sign({ seen, record })))).toEqual({ seen, record });
+    }
+    expect(sessionName("token")).not.toBe(sessionName("other"));
+  });
+
+  it("of the time before there were revisions is believed, without one", () => {
+    const [zero, five] = [Buffer.from([0]), Buffer.from(position(5), "hex")];
+    const payload = Buffer.concat([Buffer.from([1]), zero, five]).toString("base64url");
+    const mac = createHmac("sha256", key).update("rungs seen\n").update(payload).digest("base64url");
+    expect(signer.read(`${payload}.${mac}`)).toEqual({ seen: { 0: position(5) } });
+    expect(signed({ 0: position(5) })).toBe(`${payload}.${mac}`);
   });
 
   it("is believed by whoever has the key, and by nobody else", () => {
     const text = signed({ 0: position(5) });
-    expect(seenSigner(Buffer.from(key)).read(text)).toEqual({ 0: position(5) });
+    expect(seenSigner(Buffer.from(key)).read(text)).toEqual({ seen: { 0: position(5) } });
     expect(seenSigner(Buffer.alloc(32, 8)).read(text)).toBeUndefined();
   });
 
@@ -58,9 +74,12 @@ describe("a signed note", () => {
   it("is not made when it would be too long to carry, nor when there is nothing to say", () => {
     const of = (count: number) =>
       Object.fromEntries(Array.from({ length: count }, (_, shard) => [shard, position(shard)]));
-    expect(signer.sign({})).toBeUndefined();
+    const record = { session: sessionName("token"), revision: 1 };
+    expect(signer.sign({ seen: {} })).toBeUndefined();
     expect(signed(of(155)).length).toBeLessThanOrEqual(signedCharactersMax);
-    expect(signer.sign(of(1_024))).toBeUndefined();
+    expect(signer.sign({ seen: of(154), record })?.length).toBeLessThanOrEqual(signedCharactersMax);
+    expect(signer.sign({ seen: of(1_024) })).toBeUndefined();
+    expect(signer.sign({ seen: of(1_024), record })).toBeUndefined();
   });
 });
 

@@ -144,6 +144,8 @@ describe("unsupportedSettings", () => {
       }),
     );
     const worldwide = topologyOf({ web: { processes: 2 }, regions: { eu: { addresses: ["192.0.2.1"] } } });
-    expect(() => refuseUnsupported(worldwide)).toThrow("Not in this version of Rungs yet: web.processes, regions.");
+    expect(() => refuseUnsupported(worldwide)).toThrow(
+      "One process alone cannot carry out web.processes and regions. Start the app with all its servers: rungs up.",
+    );
   });
 });

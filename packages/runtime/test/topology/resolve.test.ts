@@ -241,7 +241,7 @@ describe("refusals of resolveTopology", () => {
     [
       "unlike any key",
       file({ queue: { flavour: 1 } }),
-      "queue.flavour: no such setting; known here: url, prefix, partitions, outboxBytesMax (from file rungs.config.ts).",
+      "queue.flavour: no such setting; known here: url, caFile, prefix, partitions, outboxBytesMax (from file rungs.config.ts).",
     ],
     [
       "mistyped key in a list",
@@ -251,12 +251,12 @@ describe("refusals of resolveTopology", () => {
     [
       "prototype key",
       file(JSON.parse('{"__proto__":{"web":{"port":1}}}')),
-      "__proto__: no such setting; known here: dataDirectory, web, sessions, cache, cdn, database, storage, queue, services, group, regions, log (from file rungs.config.ts).",
+      "__proto__: no such setting; known here: dataDirectory, web, sessions, cache, cdn, database, storage, queue, services, group, regions, region, log (from file rungs.config.ts).",
     ],
     [
       "no object",
       file("web"),
-      "topology: expected an object with dataDirectory, web, sessions, cache, cdn, database, storage, queue, services, group, regions, log, got another text (from file rungs.config.ts).",
+      "topology: expected an object with dataDirectory, web, sessions, cache, cdn, database, storage, queue, services, group, regions, region, log, got another text (from file rungs.config.ts).",
     ],
     [
       "missing leader",

@@ -229,10 +229,13 @@ describe.each(Object.entries(adapters))("the web server on %s", (name, make) => 
     const running = await make();
     const slow = fetch(`${running.url}/slow`);
     await sleep(100);
+    const since = performance.now();
     const closing = running.close();
     const response = await slow;
-    expect(response.status).toBe(200);
+    expect([response.status, response.headers.get("connection")]).toEqual([200, "close"]);
     await closing;
+    // And not only when the time for it is over.
+    expect(performance.now() - since).toBeLessThan(8_000);
     await expect(fetch(`${running.url}/fine`)).rejects.toThrow();
   });
 

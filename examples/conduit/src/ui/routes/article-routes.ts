@@ -7,6 +7,7 @@ import { address } from "../address.ts";
 import { articlePage } from "../views/article.ts";
 import { type EditorValues, editorPage } from "../views/forms.ts";
 import {
+  afterReading,
   fieldOf,
   fieldsOf,
   goSignIn,
@@ -41,7 +42,7 @@ export function articleRoutes(pages: FastifyInstance, options: UiOptions): void 
       comments.list(slug, viewerId, seenBy(reply)),
     ]);
     if (article.slug !== slug && refused === undefined) return goTo(reply, address.article(article.slug));
-    const page = articlePage(visit, {
+    const page = articlePage(afterReading(visit, reply), {
       article,
       comments: list,
       showsAllComments: parameterOf(request, "comments") === "all",

@@ -6,6 +6,7 @@ import { articlesPerPage, pageMax } from "../views/article-list.ts";
 import { homePage } from "../views/home.ts";
 import { profilePage } from "../views/profile.ts";
 import {
+  afterReading,
   goSignIn,
   goTo,
   isSignedIn,
@@ -33,11 +34,12 @@ export function feedRoutes(pages: FastifyInstance, options: UiOptions): void {
     const viewerId = visit.viewer?.id;
     const [page, tags] = await Promise.all([
       feed === "following" && viewerId !== undefined
-        ? articles.feed(viewerId, slice)
+        ? articles.feed(viewerId, slice, seenBy(reply))
         : articles.list({ ...slice, tag }, viewerId, seenBy(reply)),
       articles.tags(seenBy(reply)),
     ]);
-    return sendPage(reply, visit, homePage(visit, { page, number, feed, tags: tags.slice(0, popularTagsMax) }));
+    const content = { page, number, feed, tags: tags.slice(0, popularTagsMax) } as const;
+    return sendPage(reply, visit, homePage(afterReading(visit, reply), content));
   });
 
   for (const shows of ["articles", "favorites"] as const) {
@@ -54,7 +56,7 @@ export function feedRoutes(pages: FastifyInstance, options: UiOptions): void {
           accounts.profile(username, viewerId, seenBy(reply)),
           articles.list({ ...filter, ...sliceOf(number) }, viewerId, seenBy(reply)),
         ]);
-        return sendPage(reply, visit, profilePage(visit, { profile, page, number, shows }));
+        return sendPage(reply, visit, profilePage(afterReading(visit, reply), { profile, page, number, shows }));
       },
     );
   }

@@ -34,11 +34,14 @@ export function layout(
 <script src="${visit.asset("app.js")}" defer></script>${visit.viewer !== undefined && html`<script type="module" src="${visit.asset("live.js")}"></script>`}</head>
 <body${attributes({ "data-live-topics": liveArticle !== undefined && encodeURIComponent(`article:${liveArticle.toWellFormed()}`) })}><a class="skip-link" href="#content">Skip to content</a>
 <header>${navigation(visit)}</header>
-<main id="content" class="${className}" tabindex="-1">${body}</main>
+<main id="content" class="${className}" tabindex="-1">${visit.isIncomplete && incompleteNotice}${body}</main>
 <footer class="site-footer"><div class="container"><a class="logo-font" href="/">conduit</a>
 <span>The RealWorld example app, on Rungs.</span></div></footer>
 <p id="status" class="visually-hidden" role="status"></p></body></html>`;
 }
+
+/** While a shard is down: nothing looks as if it had been deleted. */
+const incompleteNotice = html`<p class="notice" role="status"><strong>Some of this page is missing.</strong> Part of Conduit cannot be reached right now. Nothing is lost: it will be here again soon.</p>`;
 
 function navigation(visit: Visit): SafeHtml {
   const { viewer } = visit;

@@ -57,13 +57,18 @@ export function visitor(url: string): Visitor {
 }
 
 /** A visitor who signed up under that name. */
-export async function signUp(url: string, username: string): Promise<Visitor> {
+export function signUp(url: string, username: string): Promise<Visitor> {
+  return entering(url, "/register", { username, email: `${username}@example.com`, password: "correct horse" });
+}
+
+/** A visitor who signed up under that name before, by whichever face. */
+export function signedIn(url: string, username: string): Promise<Visitor> {
+  return entering(url, "/login", { email: `${username}@example.com`, password: "correct horse" });
+}
+
+async function entering(url: string, path: string, fields: FormFields): Promise<Visitor> {
   const person = visitor(url);
-  const answer = await person.post("/register", {
-    username,
-    email: `${username}@example.com`,
-    password: "correct horse",
-  });
-  if (answer.status !== 303) throw new Error(`${username} could not sign up: ${answer.status}\n${answer.html}`);
+  const answer = await person.post(path, fields);
+  if (answer.status !== 303) throw new Error(`${path} answered ${answer.status}\n${answer.html}`);
   return person;
 }

@@ -94,6 +94,7 @@ export function everyPage(text: string): Readonly<Record<string, SafeHtml>> {
     "home, one tag": homePage(signedIn, { ...home, feed: { tag: text } }),
     "home, empty tag": homePage(signedIn, { ...home, page: none, feed: { tag: text } }),
     "home, empty": homePage(signedOut, { ...home, page: none, feed: "global", tags: [] }),
+    "home, incomplete": homePage({ ...signedIn, isIncomplete: true }, { ...home, feed: "global" }),
     "home, empty feed": homePage(signedIn, { ...home, page: none, feed: "following" }),
     "article, signed out": articlePage(signedOut, { article: articleWith(text), comments, showsAllComments: false }),
     "article, of another": articlePage(signedIn, { article: articleWith(text), comments, showsAllComments: true }),

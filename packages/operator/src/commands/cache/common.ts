@@ -3,7 +3,7 @@ import { UnavailableError } from "rungs";
 import type { OperatorAnswers, OperatorQuestion } from "rungs/operations";
 import type { CommandContext, Values } from "../../command.ts";
 import { ToldError } from "../../exit-code.ts";
-import { askWeb } from "../../stack/control-client.ts";
+import { askWeb } from "../../stack/control/control-client.ts";
 import { folderOf, stackFlags } from "../stack/common.ts";
 
 /** Flags of each of them. */

@@ -52,9 +52,10 @@ export const inspect: Command = {
     if (address === undefined) throw new UsageError("Which address? Try: rungs cdn inspect /");
     const edge = await stackEdge(values, context);
     if (edge === undefined && !URL.canParse(address)) throw noCdn();
-    const url = urlOf(address, edge?.app);
+    const url = urlOf(address, edge?.apps[0]);
     // The secret goes to no other server.
-    const secret = edge !== undefined && url.origin === new URL(edge.app).origin ? edge.secret : undefined;
+    const isOurs = edge?.apps.some((app) => url.origin === new URL(app).origin) === true;
+    const secret = isOurs ? edge?.secret : undefined;
     const inspection = await ask(url, secret, context.signal);
     context.output.json(inspection);
     show(inspection, context);

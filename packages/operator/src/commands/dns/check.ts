@@ -10,8 +10,9 @@ import { countries, countryOf, type DnsRecord, preferredRegions, type Zone } fro
 import { gdnsdFiles, needsCountries } from "rungs/dns/gdnsd";
 import type { Command, CommandContext } from "../../command.ts";
 import { UsageError } from "../../exit-code.ts";
-import { findProgram } from "../../stack/find-program.ts";
-import { databaseOf, dnsFlags, exists, zoneOf } from "./common.ts";
+import { exists } from "../../stack/dns/zone-file.ts";
+import { findProgram } from "../../stack/process/find-program.ts";
+import { databaseOf, dnsFlags, zoneOf } from "./common.ts";
 
 /** An order of regions, and who gets it. */
 interface OrderReport {

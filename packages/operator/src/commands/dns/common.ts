@@ -1,15 +1,12 @@
 /** What the commands about DNS have in common: the zone's file, and where the database of countries lies. */
-import { access } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import type { ArgsDef } from "citty";
 import { parseZone, type RegionOverride, type Zone } from "rungs/dns";
 import { loadConfigFile } from "rungs/topology";
 import type { CommandContext, Values } from "../../command.ts";
 import { NotFoundError, UsageError } from "../../exit-code.ts";
+import { countriesIn, zoneFileIn, zoneFileNames } from "../../stack/dns/zone-file.ts";
 import { topologyFlags, topologyOf } from "../../topology-flags.ts";
-
-/** Looked for in this order. */
-const zoneFileNames = ["rungs.dns.ts", "rungs.dns.mjs", "rungs.dns.js", "rungs.dns.json"] as const;
 
 /** Flags of each of them. */
 export const dnsFlags = {
@@ -30,7 +27,7 @@ export const drainedFlag = {
  */
 export async function zoneOf(values: Values, context: CommandContext): Promise<Zone> {
   const { folder } = context;
-  const name = values.text("zone") ?? (await firstExisting(folder));
+  const name = values.text("zone") ?? (await zoneFileIn(folder));
   const file = name === undefined ? undefined : await loadConfigFile(folder, name);
   if (file === undefined) {
     throw new NotFoundError(
@@ -47,7 +44,7 @@ export async function zoneOf(values: Values, context: CommandContext): Promise<Z
 /** Where `rungs dns update-data` puts the database of countries. */
 export async function databaseOf(values: Values, context: CommandContext): Promise<string> {
   const { dataDirectory } = await topologyOf(values, context);
-  return join(resolve(context.folder, dataDirectory), "dns", "country.mmdb");
+  return countriesIn(resolve(context.folder, dataDirectory));
 }
 
 /** What `--drained` says. Raises {@link UsageError} for a region that is not there. */
@@ -60,17 +57,4 @@ export function drainedOf(values: Values, zone: Zone): Readonly<Record<string, R
     );
   }
   return Object.fromEntries(names.map((name) => [name, "drained" as const]));
-}
-
-/** Whether a file is there. */
-export function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
-}
-
-async function firstExisting(folder: string): Promise<string | undefined> {
-  for (const name of zoneFileNames) if (await exists(join(folder, name))) return name;
-  return undefined;
 }

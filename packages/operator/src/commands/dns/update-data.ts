@@ -8,8 +8,8 @@ import type { ArgsDef } from "citty";
 import { UnavailableError } from "rungs";
 import type { Command, CommandContext } from "../../command.ts";
 import { NotFoundError } from "../../exit-code.ts";
-import { toMaxmindLayout } from "../../stack/country-database.ts";
-import { findProgram } from "../../stack/find-program.ts";
+import { toMaxmindLayout } from "../../stack/dns/country-database.ts";
+import { findProgram } from "../../stack/process/find-program.ts";
 import { databaseOf, dnsFlags } from "./common.ts";
 
 /** In the public domain (PDDL), made from the routing tables of the Internet by iptoasn.com. */

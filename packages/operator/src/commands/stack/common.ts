@@ -5,6 +5,7 @@ import {
   groupSizes,
   loadConfigFile,
   parseCommandLine,
+  type ResolvedTopology,
   resolveTopology,
   type Topology,
   workersGroup,
@@ -15,11 +16,14 @@ import { duration, type Output } from "../../output.ts";
 import { wholeNumber } from "../../parse.ts";
 import { readAppPackage } from "../../stack/app-package.ts";
 import type { HandlerReport, ProcessReport, ShardReport } from "../../stack/component.ts";
-import type { Replication } from "../../stack/patroni-config.ts";
+import type { Replication } from "../../stack/databases/patroni-config.ts";
+import { type RegionChoice, regionNames } from "../../stack/regions/planned-regions.ts";
 import { type BrokerKind, planStack, type StackPlan } from "../../stack/stack-plan.ts";
 import { flagWords, topologyFlags, topologyOf } from "../../topology-flags.ts";
 
 const processesMax = 256;
+/** Around the world and back takes light in glass 200 ms; more is for trying what breaks. */
+const distanceMsMax = 2_000;
 
 /** Flags of the commands that find a running stack. */
 export const stackFlags = {
@@ -51,7 +55,9 @@ export async function folderOf(values: Values, context: CommandContext): Promise
 /** The plan of the stack to start, by flags, environment, settings file and the app's package.json. */
 export async function planOf(values: Values, context: CommandContext, rung?: string): Promise<StackPlan> {
   const { environment, folder } = context;
-  const topology = withWebFlags(await startTopology(values, context, rung), values);
+  const resolved = await startTopology(values, context, rung);
+  const topology = withWebFlags(resolved.topology, values);
+  const regions = regionsOf(values);
   const replication = values.text("replication") as Replication | undefined;
   const broker = values.text("queue") as BrokerKind | undefined;
   const plan = planStack({
@@ -59,6 +65,10 @@ export async function planOf(values: Values, context: CommandContext, rung?: str
     environment,
     ...(replication === undefined ? {} : { replication }),
     ...(broker === undefined ? {} : { broker }),
+    ...(regions === undefined ? {} : { regions }),
+    isChosen: (path) =>
+      (path === "web.processes" && values.isSet("processes")) ||
+      !/^(default|preset) ?/.test(resolved.sources.get(path) ?? "default"),
     app: await readAppPackage(folder),
     folder: resolve(folder, topology.dataDirectory),
   });
@@ -70,7 +80,7 @@ async function startTopology(
   values: Values,
   { environment, folder, output }: CommandContext,
   rung?: string,
-): Promise<Topology> {
+): Promise<ResolvedTopology> {
   const names = ["dir", "config", "shards", "strategy", "split", "rung", "port", "host", "workers", "log-level"];
   const given = names.flatMap((name) =>
     name === "rung" && rung !== undefined ? [`--rung=${rung}`] : flagWords(values, name),
@@ -79,7 +89,22 @@ async function startTopology(
   const file = await loadConfigFile(folder, config);
   const resolved = resolveTopology({ ...(file === undefined ? {} : { file }), environment, flags });
   for (const warning of resolved.warnings) output.remark(warning);
-  return resolved.topology;
+  return resolved;
+}
+
+/** `--regions` and what belongs to it. Raises {@link UsageError} for what has no effect without it. */
+function regionsOf(values: Values): RegionChoice | undefined {
+  const text = values.text("regions");
+  if (text === undefined) {
+    const stray = ["distance-ms", "leaders"].find((name) => values.isSet(name));
+    if (stray === undefined) return undefined;
+    throw new UsageError(`--${stray} has an effect only with several regions: --regions eu,us`);
+  }
+  return {
+    names: regionNames(text),
+    roundTripMs: wholeNumber(values, { name: "distance-ms", min: 0, max: distanceMsMax, fallback: 0 }),
+    isSpread: values.text("leaders") === "spread",
+  };
 }
 
 /** `--processes` and `--balancer`, over what the settings say; several processes, or groups with routes, get nginx when no balancer is named. */
@@ -94,16 +119,19 @@ function withWebFlags(topology: Topology, values: Values): Topology {
   return { ...topology, web: { ...web, processes, balancer } };
 }
 
-/** A table of processes. */
+/** A table of processes; with a column of regions where there are some. */
 export function showProcesses(processes: readonly ProcessReport[], output: Output): void {
   const { colors } = output;
   const now = Date.now();
+  const hasRegions = processes.some(({ region }) => region !== undefined);
+  const before = hasRegions ? 1 : 0;
   output.table({
-    head: ["NAME", "ROLE", "PID", "PORT", "STATE", "UP", "CRASHES"],
-    right: [2, 3, 5, 6],
-    rows: processes.map(({ name, role, pid, port, state, startedAtMs, crashes }) => [
+    head: ["NAME", "ROLE", ...(hasRegions ? ["REGION"] : []), "PID", "PORT", "STATE", "UP", "CRASHES"],
+    right: [2, 3, 5, 6].map((column) => column + before),
+    rows: processes.map(({ name, role, region, pid, port, state, startedAtMs, crashes }) => [
       name,
       role,
+      ...(hasRegions ? [region ?? colors.dim("-")] : []),
       String(pid),
       port === null ? colors.dim("-") : String(port),
       state === "ready" ? colors.green(state) : colors.yellow(state),
@@ -118,14 +146,16 @@ export function showShards(shards: readonly ShardReport[], output: Output): void
   if (shards.length === 0) return;
   const { colors } = output;
   output.line("");
+  const hasRegions = shards.some(({ members }) => members.some(({ region }) => region !== undefined));
   output.table({
-    head: ["SHARD", "KEYS", "SERVER", "ROLE", "STATE", "TIMELINE", "LAG", "PORT"],
-    right: [5, 6, 7],
+    head: ["SHARD", "KEYS", "SERVER", ...(hasRegions ? ["REGION"] : []), "ROLE", "STATE", "TIMELINE", "LAG", "PORT"],
+    right: [5, 6, 7].map((column) => column + (hasRegions ? 1 : 0)),
     rows: shards.flatMap(({ shard, placement, members }) =>
-      members.map(({ name, role, state, timeline, lagBytes, port }, index) => [
+      members.map(({ name, region, role, state, timeline, lagBytes, port }, index) => [
         index === 0 ? String(shard) : "",
         index === 0 ? placement : "",
         name,
+        ...(hasRegions ? [region ?? colors.dim("-")] : []),
         role === "leader" ? colors.green(role) : role,
         state === "running" || state === "streaming" ? state : colors.yellow(state),
         timeline === null ? colors.dim("-") : String(timeline),

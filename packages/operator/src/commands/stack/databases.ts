@@ -3,11 +3,12 @@ import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { type Environment, env, type Topology } from "rungs/topology";
 import type { CommandContext, Values } from "../../command.ts";
-import { brokerSecret, brokerUrl } from "../../stack/broker.ts";
+import { brokerSecret, brokerUrl } from "../../stack/broker/broker.ts";
 import type { StackStatus } from "../../stack/component.ts";
-import { askStatus } from "../../stack/control-client.ts";
-import { appPasswordFile, appUrl } from "../../stack/replicated-databases.ts";
-import { brokerVariable, foldersOf, shardVariable } from "../../stack/stack-plan.ts";
+import { askStatus } from "../../stack/control/control-client.ts";
+import { appPasswordFile, appUrl } from "../../stack/databases/replicated-databases.ts";
+import { foldersOf } from "../../stack/stack-plan.ts";
+import { brokerVariable, shardVariable } from "../../stack/variables.ts";
 import { topologyOf } from "../../topology-flags.ts";
 
 interface Found {

@@ -99,6 +99,11 @@ const app = defineService<Tables>("app", {
       headers: request.headers,
       helper: environment["HELPER_URL"] ?? null,
     }));
+    // A write by its method: with regions it is carried out where the leaders are.
+    fastify.post("/mirror", async (request) => ({
+      ...{ pid: process.pid, ip: request.ip, host: request.host, protocol: request.protocol },
+      headers: request.headers,
+    }));
     // Shared by the CDN; another number whenever it was made anew.
     fastify.get("/shared", { config: { cache: { sharedMaxAgeMs: 60_000 } } }, async (_request, reply) => {
       reply.cacheTag("numbers");

@@ -54,7 +54,7 @@ export function serveCalls<C>(fastify: FastifyInstance, options: ServeCallsOptio
     (_request, body, done) => done(null, body),
   );
   // As other tiers call it, whose types are not known here: a signature stands for the session, and callers have bounds of their own.
-  const config = { csrf: "off", rateLimit: "off" } as object;
+  const config = { csrf: "off", rateLimit: "off", region: "here" } as object;
   fastify.post<{ Params: { service: string; method: string } }>(
     `${callPath}/:service/:method`,
     { config, bodyLimit: callBytesMax },

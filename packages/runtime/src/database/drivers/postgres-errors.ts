@@ -2,8 +2,11 @@
 import { ConfigError, RungsError, UnavailableError } from "../../kernel/errors.ts";
 import type { PoolStats } from "../database.ts";
 
-/** SQLSTATEs after which a connection must not be used again: server going away, or no longer the leader. */
-const discardStates = new Set(["25006", "57P01", "57P02", "57P03", "08000", "08003", "08006"]);
+/**
+ * SQLSTATEs after which a connection must not be used again: server going away, or no longer the leader. 08P01 is what PgBouncer gives
+ * for all that it says itself, such as that it lost the server.
+ */
+const discardStates = new Set(["25006", "57P01", "57P02", "57P03", "08000", "08003", "08006", "08P01"]);
 
 /** What the messages say of a pool. */
 export interface PoolFacts {

@@ -78,6 +78,11 @@ export class ReadContext {
     return this.writers?.has(shard) ?? false;
   }
 
+  /** Shards on whose leaders something may have been committed here. */
+  writtenShards(): readonly number[] {
+    return [...(this.writers?.keys() ?? [])];
+  }
+
   get hasWrites(): boolean {
     return this.writers !== undefined;
   }

@@ -37,7 +37,7 @@ import { checkWrite } from "./write.ts";
 export type QueryScope = "key" | "everywhere" | "home";
 
 /**
- * Raises `SHARD_KEY_MISSING` or `TABLE_UNDECLARED` when the query breaks the rules above. Gives the values that shard
+ * Raises `SHARD_KEY_MISSING`, `TABLE_UNDECLARED` or `TABLE_ELSEWHERE` when the query breaks the rules above. Gives the values that shard
  * keys are compared with or inserted as: in a query for one key, each must be that key.
  */
 export function guardShardKey(query: OperationNode, scope: QueryScope, tables: TableRegistry): KeyValues {
@@ -217,6 +217,7 @@ class Guard {
   private keyOf(table: string): string | undefined {
     const declaration = this.tables.get(table);
     if (declaration === undefined) throw refuse.undeclared(table);
+    if ("elsewhere" in declaration) throw refuse.isElsewhere(table, declaration.elsewhere);
     return "shardBy" in declaration ? declaration.shardBy : undefined;
   }
 
@@ -314,6 +315,7 @@ class Guard {
       const key = "shardBy" in declaration ? declaration.shardBy : undefined;
       const use = rawUseOf(text, table, key);
       if (use === "none") continue;
+      if ("elsewhere" in declaration) throw refuse.isElsewhere(table, declaration.elsewhere);
       if (key === undefined) {
         if (this.scope === "home") continue;
         if (!this.isReference(table)) throw refuse.isAtHome(table);

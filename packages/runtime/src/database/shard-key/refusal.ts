@@ -10,6 +10,15 @@ export function undeclared(table: string): ConfigError {
   );
 }
 
+/** A table of a service that has a database of its own. */
+export function isElsewhere(table: string, service: string): ConfigError {
+  return new ConfigError(
+    "TABLE_ELSEWHERE",
+    `Query names table "${table}" of the service "${service}", whose tables are in another database. ` +
+      `Ask it by call(...), or keep here what its events carry.`,
+  );
+}
+
 /** A home table asked for on a shard. */
 export function isAtHome(table: string): ConfigError {
   return refusal(`Table "${table}" is a home table: use db.home instead of db.for(...) or db.everywhere(...).`);

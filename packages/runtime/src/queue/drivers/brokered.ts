@@ -23,6 +23,8 @@ export interface BrokeredOptions<C> {
   /** Names of handlers that begin paused. */
   readonly paused: readonly string[];
   readonly relay?: RelaySettings;
+  /** Name of the database that the shards are of; default: the app's own. */
+  readonly database?: string;
   /** There may be something to claim from the store of that name. */
   readonly wake: (storeName: string) => void;
   readonly log: Logger;
@@ -53,16 +55,19 @@ const parkedWithinMs = 3_000;
 
 /** Starts at once and raises nothing: a broker that is not there is tried again, and what is published meanwhile waits. */
 export function startBrokered<C>(options: BrokeredOptions<C>): Brokered {
-  const { broker, shards, subscriptions, own, paused, wake, log, clock, random } = options;
+  const { broker, shards, subscriptions, own, paused, database: name, wake, log, clock, random } = options;
+  const origin = name === undefined ? {} : { database: name };
   const store = brokerStore({
     name: broker.name,
     parking: postgresParking(shards),
+    // What another database published waits on the first shard here, the one that is there in any case.
+    placeOf: (message) => (message.database === name ? message.shard : 0),
     clock,
     onReady: () => wake(broker.name),
     onParked: (shard) => wake((shards[shard] as SqlDatabase).name),
   });
   const relays = shards.map((database, number) =>
-    startRelay({ shard: { number, database }, broker, subscriptions, clock, random, log, ...options.relay }),
+    startRelay({ shard: { number, database }, ...origin, broker, subscriptions, clock, random, log, ...options.relay }),
   );
   const ofOwn = own.map(withRoom);
   // Each alone, where each can be put back in time alone.

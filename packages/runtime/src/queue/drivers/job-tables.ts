@@ -23,6 +23,7 @@
  * - *Beside a broker.* `via_broker` marks what a broker has delivered before and is parked here. An earlier try's effect may still be
  *   committing somewhere, and there was no lease then; so its steps are rows of `rungs_inbox` also on this database.
  */
+import { deliveryFunctions, deliveryTables, dropDelivery } from "./delivery-tables.ts";
 import { dropOperation, operationFunctions, operationTables } from "./operation-tables.ts";
 import { dropOutbox, outboxFunctions, outboxTables } from "./outbox-tables.ts";
 
@@ -176,11 +177,11 @@ const claim = (known = "", ofVersion = "") => `
   end $body$;`;
 
 /**
- * Ends deliveries: arrays of one length, one entry a job; the kind is done, retry, dead or handBack. Gives the jobs whose
+ * Ends deliveries: arrays of one length, one entry a job; the kind is done, retry, dead or handBack, which may have a delay. Gives the jobs whose
  * row is locked by a step that is still being made: they stay as they are, so that one slow step holds up no other job.
  * `is_followed`: behind a job that was removed there is another of its key, as far as this statement can see.
  */
-const settle = (carried = "") => `
+const settle = (carried = "", keepsTime = "s.kind = 'handBack'") => `
   create or replace function rungs_settle(
     worker uuid, sequences bigint[], kinds text[], delays float8[], errors text[]
   ) returns table (busy bigint[], is_followed boolean) language plpgsql ${planSettings} as $body$
@@ -200,7 +201,7 @@ const settle = (carried = "") => `
       update rungs_jobs j set
           worker_id = null,
           attempts = case s.kind when 'handBack' then j.attempts - 1 else j.attempts end,
-          run_at = case s.kind when 'handBack' then j.run_at else clock_timestamp() + s.delay_ms * interval '1 ms' end,
+          run_at = case when ${keepsTime} then j.run_at else clock_timestamp() + s.delay_ms * interval '1 ms' end,
           error = coalesce(s.error, j.error)
         from unnest(sequences, kinds, delays, errors) s(sequence, kind, delay_ms, error)
         where j.sequence = any(mine) and j.sequence = s.sequence and s.kind in ('retry', 'handBack');
@@ -330,6 +331,17 @@ export const queueMigrations = [
     shards: {
       up: [claimOfVersions, operationTables, operationFunctions(planSettings)].join("\n"),
       down: [dropClaimOfVersions, dropOperation].join("\n"),
+    },
+  },
+  {
+    name: "0004_delivery",
+    shards: {
+      up: [
+        deliveryTables,
+        deliveryFunctions(planSettings),
+        settle(", via_broker, version", "s.kind = 'handBack' and s.delay_ms = 0"),
+      ].join("\n"),
+      down: [settle(", via_broker, version"), dropDelivery].join("\n"),
     },
   },
 ] as const;

@@ -1,5 +1,6 @@
 /** Messages as records of a topic: the key as text, everything else as JSON in the value. */
 import type { BrokerMessage } from "../broker.ts";
+import { whereAndWhen } from "../where-and-when.ts";
 
 interface Stored {
   readonly id: string;
@@ -7,12 +8,20 @@ interface Stored {
   readonly payload: unknown;
   readonly publishedAt: string;
   readonly shard: number;
+  readonly database?: string;
+  readonly dueAt?: number;
+  readonly priority?: string;
 }
 
 /** The record of a message, without its place. */
 export function recordOf(message: BrokerMessage): { readonly key?: Uint8Array; readonly value: Uint8Array } {
-  const { id, version, key, payload, publishedAt, shard } = message;
-  const stored: Stored = { id, version, payload, publishedAt: publishedAt.toISOString(), shard };
+  const { id, version, key, payload, publishedAt, shard, database, dueAt, priority } = message;
+  const stored: Stored = {
+    ...{ id, version, payload, publishedAt: publishedAt.toISOString(), shard },
+    ...(database === undefined ? {} : { database }),
+    ...(dueAt === undefined ? {} : { dueAt: dueAt.getTime() }),
+    ...(priority === undefined ? {} : { priority }),
+  };
   const value = Buffer.from(JSON.stringify(stored));
   return key === null ? { value } : { key: Buffer.from(key), value };
 }
@@ -39,6 +48,7 @@ export function messageOf(
     payload: stored.payload,
     publishedAt: new Date(stored.publishedAt),
     shard: stored.shard,
+    ...whereAndWhen(stored),
   };
 }
 

@@ -123,11 +123,11 @@ const leave = `
  * Deletes what was published, and gives the next messages from `low` on, but those under way and of certain events: at most
  * `rows_max`, and no more once their payloads, as stored, come to `bytes_max`.
  */
-const take = (planSettings: string) => `
-  create function rungs_relay_take(
+export const take = (planSettings: string, name = "rungs_relay_take", more = { columns: "", values: "" }) => `
+  create function ${name}(
     published bigint[], under_way bigint[], without_events text[], low bigint, rows_max integer, bytes_max bigint
   ) returns table (
-    "sequence" bigint, message_id uuid, event text, version smallint, key text, payload json, published_ms float8
+    "sequence" bigint, message_id uuid, event text, version smallint, key text, payload json, published_ms float8${more.columns}
   ) language plpgsql ${planSettings} as $body$
   begin
     if published <> '{}' then
@@ -136,7 +136,7 @@ const take = (planSettings: string) => `
     end if;
     return query
       select w.sequence, w.message_id, w.event, w.version, w.key, w.payload,
-          extract(epoch from w.published_at)::float8 * 1000
+          extract(epoch from w.published_at)::float8 * 1000${more.values}
         from (
           select r.*, sum(r.bytes) over (order by r.sequence) - r.bytes as bytes_before from (
             select o.*, pg_column_size(o.payload) as bytes from rungs_outbox o

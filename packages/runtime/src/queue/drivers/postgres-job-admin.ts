@@ -65,6 +65,12 @@ export interface JobAdminOptions {
   /** The broker that carries messages, if one does. */
   readonly broker?: Broker;
   /**
+   * The home databases of services that own one; their shards are among the others. Default none. `homeOf`: that of a handler,
+   * undefined for the app's.
+   */
+  readonly homes?: readonly SqlDatabase[];
+  readonly homeOf?: (handler: string) => SqlDatabase | undefined;
+  /**
    * Told of each shard, except the home database, and of the broker when it does not answer: it is passed over then. Default: the
    * call raises `DATABASE_UNREACHABLE` or `BROKER_UNREACHABLE`.
    */
@@ -72,7 +78,8 @@ export interface JobAdminOptions {
 }
 
 /** Opens the view, of which the first shard is the home database. Raises `CONFIG_INVALID` on an id, page mark or limit that is none. */
-export function jobAdmin(shards: readonly SqlDatabase[], { broker, onMissing }: JobAdminOptions = {}): JobAdmin {
+export function jobAdmin(shards: readonly SqlDatabase[], options: JobAdminOptions = {}): JobAdmin {
+  const { broker, homes = [], homeOf = () => undefined, onMissing } = options;
   const reached = async <R>(place: { readonly name: string }, ask: () => Promise<R>, otherwise: R): Promise<R> => {
     try {
       return await ask();
@@ -100,6 +107,10 @@ export function jobAdmin(shards: readonly SqlDatabase[], { broker, onMissing }: 
     if (first === undefined) throw new ConfigError("CONFIG_INVALID", "There is no database.");
     return first;
   };
+  const pausedAnywhere = async (): Promise<string[]> => {
+    const others = homes.map((each) => reached(each, () => pausedHandlers(each), []));
+    return (await Promise.all([pausedHandlers(home()), ...others])).flat();
+  };
   return {
     async counts() {
       const elsewhere = broker === undefined ? [] : await waitingElsewhere({ shards, home: home(), broker, reached });
@@ -107,7 +118,7 @@ export function jobAdmin(shards: readonly SqlDatabase[], { broker, onMissing }: 
         shards.map((shard) => reached(shard, () => shard.query<CountRow>(undefined, countsSql, []), [])),
       );
       const ready = elsewhere.map((waiting) => ({ ...waiting, state: "ready" as const }));
-      return totals([...parts.flat(), ...ready], await pausedHandlers(home()));
+      return totals([...parts.flat(), ...ready], await pausedAnywhere());
     },
 
     async list(filter) {
@@ -134,8 +145,8 @@ export function jobAdmin(shards: readonly SqlDatabase[], { broker, onMissing }: 
 
     retry: (selection) => onAll(retryJobs, selection),
     drop: (selection) => onAll(dropJobs, selection),
-    pause: async (handler) => pauseHandler(home(), handler),
-    resume: async (handler) => resumeHandler(home(), handler),
+    pause: async (handler) => pauseHandler(homeOf(handler) ?? home(), handler),
+    resume: async (handler) => resumeHandler(homeOf(handler) ?? home(), handler),
 
     async replay(handler, { from, mayRepeat = false }) {
       const subscription = await declaredHandler(home(), handler);

@@ -85,7 +85,7 @@ export async function postgresJobStore(database: SqlDatabase, now: () => number)
         workerId,
         settled.map(({ job }) => job.sequence),
         settled.map(({ outcome }) => (outcome.kind === "putOff" ? "handBack" : outcome.kind)),
-        settled.map(({ outcome }) => (outcome.kind === "retry" ? outcome.delayMs : 0)),
+        settled.map(({ outcome }) => ("delayMs" in outcome ? outcome.delayMs : 0)),
         settled.map(({ outcome }) => ("error" in outcome ? outcome.error.slice(0, 2_000) : null)),
       ];
       const sql = "select busy, is_followed from rungs_settle($1, $2::bigint[], $3, $4, $5)";

@@ -1,5 +1,6 @@
 /** The outbox of a shard, on the tables of `outbox-tables.ts`: each call is one statement. */
 import type { Beat, Outbox, OutboxRow } from "../outbox.ts";
+import { priorities } from "./job-writer.ts";
 import type { SqlDatabase } from "./postgres-job-store.ts";
 
 interface MessageRow {
@@ -10,6 +11,8 @@ interface MessageRow {
   readonly key: string | null;
   readonly payload: unknown;
   readonly published_ms: number;
+  readonly priority: number;
+  readonly due_ms: number | null;
 }
 
 interface BeatRow {
@@ -26,7 +29,7 @@ interface MeasureRow {
   readonly is_full: boolean;
 }
 
-const takeSql = "select * from rungs_relay_take($1::bigint[], $2::bigint[], $3::text[], $4, $5, $6)";
+const takeSql = "select * from rungs_relay_next($1::bigint[], $2::bigint[], $3::text[], $4, $5, $6)";
 const notHeld: Beat = { isActive: false, lastSequence: 0, writers: [] };
 
 /** Opens the outbox of a database that has the tables of `queueMigrations`. */
@@ -47,7 +50,7 @@ export function postgresOutbox(database: SqlDatabase): Outbox {
 
     async take({ published, underWay, withoutEvents, from, rowsMax, bytesMax }) {
       const values = [published, underWay, withoutEvents, from, rowsMax, bytesMax];
-      return (await database.query<MessageRow>("rungs_relay_take", takeSql, values)).map(rowOf);
+      return (await database.query<MessageRow>("rungs_relay_next", takeSql, values)).map(rowOf);
     },
 
     async measure(bytesMax) {
@@ -71,6 +74,7 @@ export function postgresOutbox(database: SqlDatabase): Outbox {
 }
 
 function rowOf(row: MessageRow): OutboxRow {
+  const priority = priorities[row.priority] ?? "normal";
   return {
     sequence: row.sequence,
     message: {
@@ -80,6 +84,8 @@ function rowOf(row: MessageRow): OutboxRow {
       key: row.key,
       payload: row.payload,
       publishedAt: new Date(Math.round(row.published_ms)),
+      ...(row.due_ms === null ? {} : { dueAt: new Date(Math.round(row.due_ms)) }),
+      ...(priority === "normal" ? {} : { priority }),
     },
   };
 }

@@ -1,10 +1,12 @@
 /** The job tables as the place where a broker's messages wait. */
-import type { ParkedJob, Parking } from "../broker-store.ts";
+
 import type { ClaimedJob } from "../job-store.ts";
+import type { ParkedJob, Parking } from "../parking.ts";
+import { priorities } from "./job-writer.ts";
 import { queryIn, type SqlDatabase } from "./postgres-job-store.ts";
 
 const parkSql =
-  "select rungs_park($1::uuid[], $2, $3, $4::int2[], $5, $6::json[], $7::float8[], $8::int4[], $9::float8[], $10, $11::boolean[])";
+  "select rungs_park($1::uuid[], $2, $3, $4::int2[], $5, $6::json[], $7::float8[], $8::int4[], $9::float8[], $10, $11::boolean[], $12::int2[], $13::float8[])";
 
 /** `shards`: by number, each with the tables of `queueMigrations`. */
 export function postgresParking(shards: readonly SqlDatabase[]): Parking {
@@ -48,5 +50,7 @@ function columnsOf(jobs: readonly ParkedJob[]): unknown[] {
     jobs.map(({ delayMs }) => delayMs),
     jobs.map(({ error }) => error),
     jobs.map(({ isDead }) => isDead),
+    jobs.map(({ message: { priority = "normal" } }) => priorities.indexOf(priority)),
+    jobs.map(({ message: { dueAt } }) => dueAt?.getTime() ?? null),
   ];
 }

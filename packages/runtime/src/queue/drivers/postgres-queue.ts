@@ -34,6 +34,13 @@ export interface PostgresQueueOptions<C> {
   readonly schedules?: readonly NamedSchedule[];
   /** Carries what is due at once to the handlers; default: the job tables do. */
   readonly broker?: Broker;
+  /** Name of the database, where it is one of several that the broker joins; default: the app's own. */
+  readonly database?: string;
+  /**
+   * Names of the handlers whose services have other databases: what is published here reaches them by the broker, and they never run
+   * here. Default none.
+   */
+  readonly elsewhere?: ReadonlySet<string>;
   /** Sequences of the broker a handler has, for {@link RunningQueue.load}; default 8. */
   readonly partitions?: number;
   readonly clock: Clock;
@@ -48,7 +55,10 @@ export interface QueueStart<C>
   /** Where schedules are kept; one of the shards. */
   readonly home: SqlDatabase;
   readonly log: Logger;
-  /** Names of the handlers to run in this process; default all. Without any it takes no part in schedules and relays either. */
+  /**
+   * Names of the handlers to run in this process; default all of this database. Without any it takes no part in schedules and relays
+   * either, unless no process of this database has any.
+   */
   readonly only?: readonly string[];
   /** Bounds of the relays to the broker. */
   readonly relay?: RelaySettings;
@@ -98,7 +108,10 @@ const sweepEveryMs = 10 * 60 * 1_000;
 
 /** Makes the queue. Raises `CONFIG_INVALID` when two handlers share a name. */
 export function postgresQueue<C>(options: PostgresQueueOptions<C>): PostgresQueue<C> {
-  const { handlers, schedules = [], broker, partitions = partitionsDefault, clock, random } = options;
+  const { handlers, schedules = [], broker, partitions = partitionsDefault, database, clock, random } = options;
+  const isElsewhere = (handler: string) => options.elsewhere?.has(handler) ?? false;
+  const ofDatabase = handlers.filter(({ name }) => !isElsewhere(name));
+  const isWithoutHandlers = ofDatabase.length === 0 && handlers.length > 0;
   const byEvent = indexByEvent(handlers);
   let committed: (shardName: string) => void = () => {};
   const handlersOf = (event: string) => byEvent.get(event) ?? [];
@@ -107,13 +120,13 @@ export function postgresQueue<C>(options: PostgresQueueOptions<C>): PostgresQueu
   const writer =
     broker === undefined
       ? { values: (publications: readonly Publication[]) => jobValues(publications, handlersOf, newId), insertSql }
-      : outboxWriter({ handlersOf, newId });
+      : outboxWriter({ handlersOf, newId, isElsewhere });
   return {
     messages: { ...writer, committed: (shardName) => committed(shardName) },
 
     async start({ shards, home, log, only, relay, ...rest }) {
-      const own = only === undefined ? handlers : handlers.filter(({ name }) => only.includes(name));
-      if (only !== undefined && own.length === 0) {
+      const own = only === undefined ? ofDatabase : ofDatabase.filter(({ name }) => only.includes(name));
+      if (only !== undefined && own.length === 0 && !isWithoutHandlers) {
         return publishingOnly(broker === undefined ? [] : watchOutboxes({ shards, clock, log, ...relay }));
       }
       const tables = await openStores({ shards, home, handlers, log, clock });
@@ -125,6 +138,7 @@ export function postgresQueue<C>(options: PostgresQueueOptions<C>): PostgresQueu
           ? undefined
           : startBrokered({
               ...{ broker, shards, subscriptions, own, paused, wake, log, clock, random },
+              ...(database === undefined ? {} : { database }),
               ...(relay === undefined ? {} : { relay }),
             });
       const stopUnloading =
@@ -153,7 +167,16 @@ export function postgresQueue<C>(options: PostgresQueueOptions<C>): PostgresQueu
           brokered?.pauseOnly(handlers);
         },
       });
-      const meter = meterLoad({ home, shards, subscriptions, broker, stats: () => runner.stats(), clock, log });
+      const counted = ofDatabase.map(subscriptionOf);
+      const meter = meterLoad({
+        home,
+        shards,
+        subscriptions: counted,
+        broker,
+        stats: () => runner.stats(),
+        clock,
+        log,
+      });
       const stopSweep = sweepSteps(stores, clock, log);
       return {
         stats: () => runner.stats(),

@@ -10,6 +10,8 @@ export interface RabbitmqAddress {
   /** "host:port" of each node. */
   readonly hosts: readonly string[];
   readonly isTls: boolean;
+  /** Certificates that sign the servers', in PEM; default those Node trusts. Not part of the address. */
+  readonly ca?: string;
   readonly username: string;
   readonly password: string;
   /** Virtual host; "/" when the address names none. */

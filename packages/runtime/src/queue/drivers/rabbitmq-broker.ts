@@ -34,6 +34,8 @@ import {
 export interface RabbitmqBrokerOptions {
   /** `amqp://user:password@host:5672/vhost`, or `amqps`; several hosts with commas between. */
   readonly url: string;
+  /** Certificates that sign the servers', in PEM; default those Node trusts. */
+  readonly ca?: string;
   /** Before every name in RabbitMQ; apps that share one need different ones. Default "rungs". */
   readonly prefix?: string;
   /** Queues a handler, the same in all processes. Default 8. */
@@ -88,7 +90,8 @@ class Rabbitmq implements RabbitmqBroker {
 
   constructor(options: RabbitmqBrokerOptions) {
     const { prefix = "rungs", partitions = partitionsDefault, log = silentLogger, publishMs = 10_000 } = options;
-    const address = parseRabbitmqAddress(options.url);
+    const { url, ca } = options;
+    const address = { ...parseRabbitmqAddress(url), ...(ca === undefined ? {} : { ca }) };
     this.names = rabbitmqNames(prefix);
     this.partitions = partitions;
     this.rememberedMs = options.rememberedMs ?? rememberedMsDefault;

@@ -98,10 +98,10 @@ export async function amqpConnection(address: RabbitmqAddress, name: string): Pr
       "RabbitMQ needs the package rabbitmq-client, which cannot be loaded. Install it: npm install rabbitmq-client";
     throw new ConfigError("PACKAGE_MISSING", message, { cause: error });
   });
-  const { hosts, isTls, username, password, vhost } = address;
+  const { hosts, isTls, ca, username, password, vhost } = address;
   return new Connection({
     hosts: [...hosts],
-    ...(isTls ? { tls: true } : {}),
+    ...(isTls ? { tls: ca === undefined ? true : { ca } } : {}),
     username,
     password,
     vhost,

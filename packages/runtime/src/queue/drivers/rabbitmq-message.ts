@@ -1,5 +1,6 @@
 /** Messages as RabbitMQ carries them: the payload is the body, as JSON; everything else is in properties. */
 import type { BrokerMessage } from "../broker.ts";
+import { whereAndWhen } from "../where-and-when.ts";
 import type { AmqpEnvelope, AmqpMessage } from "./rabbitmq-client.ts";
 
 /** What goes into the exchange. Persistent, and refused when no queue takes it. */
@@ -7,8 +8,14 @@ export function encodeMessage(
   message: BrokerMessage,
   to: { readonly exchange: string; readonly routingKey: string },
 ): { readonly envelope: AmqpEnvelope; readonly body: Buffer } {
-  const { id, event, version, key, payload, publishedAt, shard } = message;
-  const headers = { version, shard, publishedAt: publishedAt.getTime(), ...(key === null ? {} : { key }) };
+  const { id, event, version, key, payload, publishedAt, shard, database, dueAt, priority } = message;
+  const headers = {
+    ...{ version, shard, publishedAt: publishedAt.getTime() },
+    ...(key === null ? {} : { key }),
+    ...(database === undefined ? {} : { database }),
+    ...(dueAt === undefined ? {} : { dueAt: dueAt.getTime() }),
+    ...(priority === undefined ? {} : { priority }),
+  };
   return {
     envelope: {
       ...to,
@@ -29,5 +36,14 @@ export function decodeMessage({ messageId, type, headers, body }: AmqpMessage): 
   if (typeof messageId !== "string" || typeof type !== "string" || Buffer.isBuffer(body)) return undefined;
   if (typeof version !== "number" || typeof shard !== "number" || typeof publishedAt !== "number") return undefined;
   if (key !== null && typeof key !== "string") return undefined;
-  return { id: messageId, event: type, version, key, payload: body, publishedAt: new Date(publishedAt), shard };
+  const message = {
+    id: messageId,
+    event: type,
+    version,
+    key,
+    payload: body,
+    publishedAt: new Date(publishedAt),
+    shard,
+  };
+  return { ...message, ...whereAndWhen(headers ?? {}) };
 }

@@ -16,6 +16,8 @@ import type { RabbitmqNames } from "./rabbitmq-topology.ts";
 
 /** Messages sent and not yet confirmed, over all calls; of 64 KiB each that is 32 MiB. */
 const unconfirmedMax = 500;
+/** Most routing keys that an error names. */
+const namedMax = 3;
 
 interface ConfirmChannel {
   readonly channel: AmqpChannel;
@@ -31,6 +33,8 @@ export class RabbitmqPublisher {
   private opened: ConfirmChannel | undefined;
   private opening: Promise<ConfirmChannel> | undefined;
   private unconfirmed = 0;
+  /** Of them, how many with each routing key: tells which queue it is that does not answer. */
+  private readonly unconfirmedOf = new Map<string, number>();
   private readonly waiting: (() => void)[] = [];
 
   /** `publishMs`: longest time of one call. */
@@ -55,10 +59,11 @@ export class RabbitmqPublisher {
       await within(this.send(to, messages, stop.signal), this.publishMs);
     } catch (error) {
       stop.abort();
+      const keys = [...this.unconfirmedOf.keys()].slice(0, namedMax);
       this.giveUp(to);
       // There is not even an exchange.
       if (codeOf(error) === "NOT_FOUND") throw unroutable(messages[0] as BrokerMessage);
-      throw this.link.failure("confirm messages", error);
+      throw this.link.failure(keys.length === 0 ? "confirm messages" : `confirm messages to ${keys.join(", ")}`, error);
     }
     // The package tells of a return one turn later than of the confirm that follows it.
     await nextTurn();
@@ -98,10 +103,14 @@ export class RabbitmqPublisher {
     const routingKey = names.routingKey(message.event, partitionOf(message, this.partitions));
     const { envelope, body } = encodeMessage(message, { exchange: names.events, routingKey });
     this.unconfirmed++;
+    this.unconfirmedOf.set(routingKey, (this.unconfirmedOf.get(routingKey) ?? 0) + 1);
     try {
       await channel.basicPublish(envelope, body);
     } finally {
       this.unconfirmed--;
+      const left = (this.unconfirmedOf.get(routingKey) ?? 1) - 1;
+      if (left > 0) this.unconfirmedOf.set(routingKey, left);
+      else this.unconfirmedOf.delete(routingKey);
       this.waiting.shift()?.();
     }
   }

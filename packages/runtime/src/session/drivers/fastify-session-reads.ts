@@ -7,6 +7,9 @@
  * that say `private` or `no-store`: a shared cache would hand it to others, and an answer with a cookie is not shared. So the
  * hook that gives it has to come after whatever says who may keep an answer: two functions, for two places.
  *
+ * Where notes carry revisions, a browser whose session's record was changed by a request is given the cookie `__Host-changed`
+ * (`changed` over plain http) for a few seconds, which nothing but their end takes away: see `session-reads.ts`.
+ *
  * The unit ends before the answer is sent, or when the connection is gone: what a stream reads after its headers, or a handler
  * that has taken over the socket (`reply.hijack`), comes from leaders and is noted nowhere.
  */
@@ -26,6 +29,8 @@ declare module "fastify" {
 export const positionHeader = "rungs-position";
 /** Longer than any copy lags behind and is still read from. */
 const cookieSeconds = 24 * 60 * 60;
+/** Longer than a copy of the session store may be behind and is still read from (2 s), by a browser's clock that counts whole seconds. */
+const markSeconds = 5;
 
 /** Makes each request a unit. Call it before hooks that may read from databases or load the session. */
 export function beginSessionReads(fastify: FastifyInstance, { reads }: { readonly reads: SessionReads }): void {
@@ -33,7 +38,7 @@ export function beginSessionReads(fastify: FastifyInstance, { reads }: { readonl
   fastify.addHook("onRequest", (request, reply, done) => {
     const begun = reads.begin(factsOf(request));
     request.rungsReads = begun;
-    reply.raw.once("close", () => begun.unit.end());
+    reply.raw.once("close", () => begun.end());
     begun.unit.run(done);
   });
   // The events of a body that arrives come from outside the unit; whether the way back is kept is its reader's business.
@@ -72,7 +77,9 @@ function factsOf(request: FastifyRequest): RequestFacts {
     notes: [...fromHeader, ...(fromCookie === undefined ? [] : [fromCookie])].flatMap((note) => note.trim() || []),
     keepsNote: carried?.source === "cookie" ? fromCookie !== undefined && isPage : header !== undefined,
     wantsNote: header !== undefined,
-    mayWrite: !isSafeMethod(request.method),
+    // Routes whose safe requests write too say so by where they are carried out, see `fastify-forward.ts` of the web tier.
+    mayWrite: !isSafeMethod(request.method) || request.routeOptions.config?.region === "leader",
+    isMarked: hasCookie(request, markCookieName(request)),
   };
 }
 
@@ -95,6 +102,9 @@ async function settle(
     if (reply.statusCode < 500) throw error;
   }
   if (!isPrivate || way === undefined) return;
+  // Also when a page's script keeps the header: the pages it loads do not send it.
+  const isToMark = reads.isToMark && way !== "none" && request.carriedToken()?.source === "cookie";
+  if (isToMark) reply.header("set-cookie", markCookie(request));
   if (way === "header") {
     if (note !== undefined) reply.header(positionHeader, note);
   } else if (way === "none") reply.header("set-cookie", positionCookie(request, undefined));
@@ -129,6 +139,20 @@ function positionCookie(request: FastifyRequest, note: string | undefined): stri
   const secure = request.rungsIsSecure() ? "; Secure" : "";
   const value = `${positionCookieName(request)}=${note ?? ""}`;
   return `${value}; Path=/; Max-Age=${note === undefined ? 0 : cookieSeconds}; HttpOnly; SameSite=Lax${secure}`;
+}
+
+function hasCookie(request: FastifyRequest, name: string): boolean {
+  const { cookie } = request.headers;
+  return cookie !== undefined && cookieValue(cookie, name) !== undefined;
+}
+
+function markCookie(request: FastifyRequest): string {
+  const secure = request.rungsIsSecure() ? "; Secure" : "";
+  return `${markCookieName(request)}=1; Path=/; Max-Age=${markSeconds}; HttpOnly; SameSite=Lax${secure}`;
+}
+
+function markCookieName(request: FastifyRequest): string {
+  return request.rungsIsSecure() ? "__Host-changed" : "changed";
 }
 
 function positionCookieName(request: FastifyRequest): string {

@@ -112,6 +112,7 @@ class RedisSessionStore implements AdoptiveSessionStore {
       data: dataOf(data.flat()),
       wrote: Number(fields["w"] ?? 0),
       seen: seenOf(Object.entries(fields)),
+      revision: Number(fields["r"] ?? 0),
     };
   }
 
@@ -121,24 +122,27 @@ class RedisSessionStore implements AdoptiveSessionStore {
     await this.run(touchScript, [this.sessionKey(tokenHash)], [...times, ...expiry], repeatable);
   }
 
-  async update(tokenHash: Buffer, patch: SessionData): Promise<SessionData | undefined> {
+  async update(tokenHash: Buffer, patch: SessionData): Promise<Pick<SessionRecord, "data" | "revision"> | undefined> {
     const gone = Object.keys(patch).filter((field) => patch[field] === null);
     const set = Object.entries(patch).filter(([, value]) => value !== null);
     const names = [String(gone.length), ...gone.map(fieldName)];
     const values = pairs(Object.fromEntries(set));
     const key = this.sessionKey(tokenHash);
-    const data = await this.run(updateScript, [key], [String(sessionDataBytesMax), ...names, ...values], repeatable);
-    if (data === 0) throw tooLarge();
-    return data === null ? undefined : dataOf(data as string[]);
+    const reply = await this.run(updateScript, [key], [String(sessionDataBytesMax), ...names, ...values], repeatable);
+    if (reply === 0) throw tooLarge();
+    if (reply === null) return undefined;
+    const [revision, data] = reply as [string, string[]];
+    return { data: dataOf(data), revision: Number(revision) };
   }
 
-  async noteWrite(tokenHash: Buffer, wrote: number): Promise<void> {
-    await this.run(noteWriteScript, [this.sessionKey(tokenHash)], [String(wrote)], repeatable);
+  async noteWrite(tokenHash: Buffer, wrote: number): Promise<number | undefined> {
+    return revisionOf(await this.run(noteWriteScript, [this.sessionKey(tokenHash)], [String(wrote)], repeatable));
   }
 
-  async noteSeen(tokenHash: Buffer, seen: Seen): Promise<void> {
+  async noteSeen(tokenHash: Buffer, seen: Seen): Promise<number | undefined> {
     const fields = Object.entries(seen).flatMap(([shard, text]) => [`p${shard}`, text]);
-    if (fields.length > 0) await this.run(noteSeenScript, [this.sessionKey(tokenHash)], fields, repeatable);
+    if (fields.length === 0) return undefined;
+    return revisionOf(await this.run(noteSeenScript, [this.sessionKey(tokenHash)], fields, repeatable));
   }
 
   async rotate(
@@ -259,7 +263,7 @@ class RedisSessionStore implements AdoptiveSessionStore {
     }
   }
 
-  private head({ userId, createdAt, lastSeenAt, expiresAt, wrote, seen }: SessionRecord): string[] {
+  private head({ userId, createdAt, lastSeenAt, expiresAt, wrote, seen, revision }: SessionRecord): string[] {
     const times = [createdAt, lastSeenAt, expiresAt].map((time) => time.getTime());
     const ends = Math.min(expiresAt.getTime(), lastSeenAt.getTime() + this.idleMs) + slackMs;
     return [
@@ -269,6 +273,7 @@ class RedisSessionStore implements AdoptiveSessionStore {
       String(sessionDataBytesMax),
       String(wrote),
       JSON.stringify(seen),
+      String(revision),
     ];
   }
 
@@ -308,6 +313,10 @@ class RedisSessionStore implements AdoptiveSessionStore {
 /** Names and values of data as the scripts take them. A null stays a value here: only a patch removes by it. */
 function pairs(data: SessionData): string[] {
   return Object.entries(data).flatMap(([field, value]) => [fieldName(field), JSON.stringify(value)]);
+}
+
+function revisionOf(reply: unknown): number | undefined {
+  return reply === null ? undefined : Number(reply);
 }
 
 function fieldName(field: string): string {

@@ -11,7 +11,7 @@
  *   than refused, and an attacker gains as many times the rate as there are processes. It is counted and logged.
  *
  * A route says `config: { rateLimit: { perMinute, burst, by } }` for a limit of its own beside those, or `rateLimit: "off"`
- * for none at all. Health checks and metrics have none.
+ * for none at all. Health checks and metrics have none, and requests that another region has forwarded were judged there.
  */
 
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from "fastify";
@@ -27,6 +27,7 @@ import {
   rateLimit,
   tightest,
 } from "../rate-limit.ts";
+import { forwardedFacts } from "./forwarded-requests.ts";
 import { localRateLimitStore } from "./local-rate-limit-store.ts";
 
 /** A route's own limit. */
@@ -161,6 +162,7 @@ class RateGate {
   }
 
   async judge(request: FastifyRequest, reply: FastifyReply, { byAddress, byUser }: RoutePlan): Promise<void> {
+    if (forwardedFacts(request.raw) !== undefined) return;
     const address = addressGroup(request.ip ?? "");
     const judged = await this.take(byAddress.map((limit) => ({ limit, key: address })));
     this.answer(reply, judged);

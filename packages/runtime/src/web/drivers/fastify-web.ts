@@ -31,6 +31,7 @@ import {
   whenUnconnected,
 } from "../server-limits.ts";
 import type { WebMetrics } from "../web-metrics.ts";
+import { type ForwardedRequests, forwardedFacts, showClient } from "./forwarded-requests.ts";
 import { acceptJsonBodies } from "./json-body.ts";
 import { readRest } from "./read-rest.ts";
 import { holdToDeadline } from "./request-deadline.ts";
@@ -50,6 +51,8 @@ export interface WebServerOptions {
   readonly checks?: readonly ReadinessCheck[];
   /** Refuses requests in front of everything else while the process is overloaded; default: none is refused. */
   readonly shedder?: Shedder;
+  /** Recognises requests that other regions forward to this one; default: there are none. */
+  readonly forwarded?: ForwardedRequests;
   /** Answers an error in the app's own form; default: JSON `{"errors":{...}}`. */
   readonly answerError?: (request: FastifyRequest, reply: FastifyReply, answer: ErrorAnswer) => unknown;
 }
@@ -57,6 +60,8 @@ export interface WebServerOptions {
 export interface WebServer {
   /** Add routes here before {@link WebServer.listen}. */
   readonly fastify: FastifyInstance;
+  /** True once it drains. */
+  readonly isDraining: boolean;
   /** Listens and gives the address as a URL. Raises `CONFIG_INVALID` when the port is taken. */
   listen(): Promise<string>;
   /**
@@ -89,7 +94,8 @@ export function createWebServer(options: WebServerOptions): WebServer {
     return503OnClosing: false,
     forceCloseConnections: "idle",
     routerOptions: { maxParamLength: 1_000, ignoreTrailingSlash: true },
-    genReqId: (request) => requestId(request.headers["x-request-id"], trusted.length > 0),
+    genReqId: (request) =>
+      forwardedFacts(request)?.requestId ?? requestId(request.headers["x-request-id"], trusted.length > 0),
     frameworkErrors: (error, request, reply) => {
       setBaseHeaders(request, reply, health);
       sendError(error, request as FastifyRequest, reply as FastifyReply);
@@ -112,6 +118,7 @@ export function createWebServer(options: WebServerOptions): WebServer {
   fastify.setErrorHandler((error, request, reply) => sendError(error, request, reply));
   fastify.setNotFoundHandler((request, reply) => sendError({ statusCode: 404 }, request, reply));
   fastify.addHook("onRequest", (request, reply, done) => {
+    showClient(request);
     setBaseHeaders(request, reply, health);
     holdRequest(request, reply);
     done();
@@ -142,10 +149,15 @@ export function createWebServer(options: WebServerOptions): WebServer {
     done();
   });
   addOperationalRoutes(fastify, health, options.metrics);
+  if (options.forwarded !== undefined) putInFront(fastify.server, options.forwarded);
+  // Before all else, so that a refusal costs next to nothing.
   if (options.shedder !== undefined) putInFront(fastify.server, options.shedder);
 
   return {
     fastify,
+    get isDraining() {
+      return health.isDraining;
+    },
     async listen() {
       try {
         return await fastify.listen({ host: options.host, port: options.port, backlog: 1024 });
@@ -169,10 +181,10 @@ export function createWebServer(options: WebServerOptions): WebServer {
   };
 }
 
-function putInFront(server: Server, shedder: Shedder): void {
+function putInFront(server: Server, gate: { wrap(listener: RequestListener): RequestListener }): void {
   const listeners = server.listeners("request") as RequestListener[];
   server.removeAllListeners("request");
-  for (const listener of listeners) server.on("request", shedder.wrap(listener));
+  for (const listener of listeners) server.on("request", gate.wrap(listener));
 }
 
 function setBaseHeaders(

@@ -63,6 +63,7 @@ export function serveNode(handler: RequestListener, options: NodeWebOptions): No
     },
   };
 
+  const underWay = new Set<ServerResponse>();
   const server = createServer(
     {
       keepAliveTimeout: keepAliveTimeoutMs,
@@ -78,7 +79,11 @@ export function serveNode(handler: RequestListener, options: NodeWebOptions): No
       if (health.isDraining) response.setHeader("connection", "close");
       const path = (request.url ?? "/").split("?", 1)[0] as string;
       const operation = operations[path];
+      underWay.add(response);
+      response.once("close", () => underWay.delete(response));
       response.once("finish", () => {
+        // Its headers went out before the drain: nobody else tells the connection that it is not used again.
+        if (health.isDraining) request.socket.end();
         const route = operation === undefined ? (options.routeOf?.(request) ?? "(app)") : path;
         options.metrics.observeRequest({
           method: request.method ?? "",
@@ -110,6 +115,8 @@ export function serveNode(handler: RequestListener, options: NodeWebOptions): No
       }),
     async close({ graceMs = 10_000, readinessDelayMs = 0 } = {}) {
       health.isDraining = true;
+      // Requests that began before the drain: their connections would be idle until the time is over.
+      for (const response of underWay) if (!response.headersSent) response.setHeader("connection", "close");
       if (readinessDelayMs > 0) await sleep(readinessDelayMs);
       const closed = new Promise<void>((resolve) => server.once("close", () => resolve()));
       await stopListening(server);

@@ -46,6 +46,7 @@ export async function startCounterSite(options: {
   };
   const environment = {
     PATH: process.env["PATH"],
+    NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"],
     COUNTER_LOG: process.env["COUNTER_LOG"],
     COUNTER_TOPOLOGY: JSON.stringify(topology),
     SITE_DATABASE_URL: postgres.connectionString,

@@ -6,8 +6,8 @@
  */
 import type { Random } from "../../../src/kernel/random.ts";
 import type { BrokerMessage } from "../../../src/queue/broker.ts";
-import type { ParkedJob } from "../../../src/queue/broker-store.ts";
 import type { ClaimedJob, JobStore, SettledJob, Wanted } from "../../../src/queue/job-store.ts";
+import type { ParkedJob } from "../../../src/queue/parking.ts";
 import type { Machine, SimulatedTime } from "./simulated-time.ts";
 
 interface Row {

@@ -1,4 +1,7 @@
-/** The service of the notes site: each person has a counter of their own, and all have two together, one of them cached. */
+/**
+ * The service of the notes site: each person has a counter of their own and one that is kept in their session, and all have two
+ * together, one of them cached.
+ */
 import { defineService } from "../../../src/service.ts";
 import { requireUser } from "../../../src/session/drivers/fastify-sessions.ts";
 
@@ -64,6 +67,14 @@ export const notes = defineService<NotesTables>("notes", {
       const query = db.for(userId).selectFrom("own_counts").select("value").where("user_id", "=", userId);
       return (await query.executeTakeFirst())?.value ?? 0;
     });
+    const keptIn = ({ data }: { readonly data: Readonly<Record<string, unknown>> }) => Number(data["kept"] ?? 0);
+    fastify.post("/kept", async (request) => {
+      const session = await requireUser(request);
+      const kept = keptIn(session) + 1;
+      await sessions.update(session.token, { kept });
+      return kept;
+    });
+    fastify.get("/kept", async (request) => keptIn(await requireUser(request)));
     fastify.post("/common", async (request) => {
       await requireUser(request);
       return count("common");

@@ -6,13 +6,24 @@ import { defineApp } from "../../../src/service.ts";
 import { resolveTopology } from "../../../src/topology/index.ts";
 import { type NotesTables, notes } from "./notes-service.ts";
 
+/** Where a process is, and how the regions are reached. */
+export interface NotesRegion {
+  readonly here: string;
+  readonly port: number;
+  /** Inner addresses by region; the leaders are in the first. */
+  readonly urls: Readonly<Record<string, string>>;
+  /** The Redis of this region. */
+  readonly replicaUrl: string;
+}
+
 /** Starts one. */
 export function startNotes(options: {
   readonly folder: string;
   readonly redisUrl: string;
   readonly shards: readonly { readonly leaderUrl: string; readonly followerUrls: readonly string[] }[];
+  readonly region?: NotesRegion;
 }): Promise<RunningApp<NotesTables>> {
-  const { folder, redisUrl, shards } = options;
+  const { folder, redisUrl, shards, region } = options;
   const environment: Record<string, string> = {};
   const named = (name: string, url: string) => {
     environment[name] = url;
@@ -20,8 +31,9 @@ export function startNotes(options: {
   };
   const content = {
     dataDirectory: folder,
-    web: { port: 0, loopLatenessMsMax: 0 },
-    sessions: { url: redisUrl },
+    web: { port: region?.port ?? 0, loopLatenessMsMax: 0 },
+    sessions: { url: redisUrl, ...(region === undefined ? {} : { replica: region.replicaUrl }) },
+    ...(region === undefined ? {} : { region: region.here, regions: regionsOf(region) }),
     database: {
       shards: shards.map(({ leaderUrl, followerUrls }, shard) => ({
         leader: named(`LEADER_${shard}`, leaderUrl),
@@ -34,6 +46,13 @@ export function startNotes(options: {
   const { topology } = resolveTopology({ file: { name: "test", content } });
   const log = pino({ level: process.env["NOTES_LOG"] ?? "silent" }, pino.destination(2));
   return startApp(defineApp({ name: "notes", services: [notes] }), { topology, environment, log });
+}
+
+function regionsOf({ urls }: NotesRegion) {
+  const regions = Object.entries(urls).map(([name, url], index) => {
+    return [name, { addresses: ["127.0.0.1"], url, isLeader: index === 0 }] as const;
+  });
+  return Object.fromEntries(regions);
 }
 
 /** How an app reaches a set of servers. */

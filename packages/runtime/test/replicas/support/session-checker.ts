@@ -11,6 +11,8 @@ export interface SessionHistory {
   readonly reads: number;
   readonly writes: number;
   readonly failures: number;
+  /** The first of them, for when a test fails. */
+  readonly failed: readonly string[];
   /** Reads that do not show what the same person was told to have been written. */
   readonly staleOwnReads: readonly string[];
   /** Reads that show less than an earlier one of the same person. */
@@ -33,14 +35,21 @@ export async function checkSessions(options: {
   readonly readsMin: number;
   /** Share of requests about what is cached: each write of it raises what all reads have to see. */
   readonly taggedShare: number;
+  /** Share of requests about what the session itself keeps; default 0. */
+  readonly keptShare?: number;
 }): Promise<SessionHistory> {
-  const { addresses, seed, people, ms, readsMin, taggedShare } = options;
+  const { addresses, seed, people, ms, readsMin, taggedShare, keptShare = 0 } = options;
   const startedAt = performance.now();
   const isOver = () => {
     const tookMs = performance.now() - startedAt;
     return tookMs > 4 * ms || (tookMs > ms && counts.reads >= readsMin);
   };
   const counts = { reads: 0, writes: 0, failures: 0 };
+  const failed: string[] = [];
+  const fail = (what: string, { status, body }: Answer) => {
+    counts.failures++;
+    if (failed.length < 10) failed.push(`${what}: ${status} ${body.slice(0, 300)}`);
+  };
   const staleOwnReads: string[] = [];
   const backwardReads: string[] = [];
   const kinds = ["cookie", "header", "nothing"] as const;
@@ -51,16 +60,19 @@ export async function checkSessions(options: {
     const client = new Client(kind, () => addresses[Math.floor(random.next() * addresses.length)] as string);
     while (!(await client.signIn())) if (isOver()) return;
     /** By what is read: the newest that this person was told to have been written, and that it has read. */
-    const written = { own: 0, common: 0, tagged: 0 };
-    const seen = { own: 0, common: 0, tagged: 0 };
+    const written = { own: 0, common: 0, tagged: 0, kept: 0 };
+    const seen = { own: 0, common: 0, tagged: 0, kept: 0 };
     while (!isOver()) {
-      const what = random.next() < taggedShare ? "tagged" : random.next() < 0.5 ? "own" : "common";
+      const isKept = keptShare > 0 && random.next() < keptShare;
+      const shared = random.next() < taggedShare ? "tagged" : random.next() < 0.5 ? "own" : "common";
+      const what = isKept ? "kept" : shared;
       const isWrite = random.next() < 0.2;
       const isCached = !isWrite && what === "tagged" && random.next() < 0.5;
       if (isWrite) {
-        const { status, body } = await client.ask("POST", `/${what}`);
-        if (status !== 200) {
-          counts.failures++;
+        const answer = await client.ask("POST", `/${what}`);
+        const { body } = answer;
+        if (answer.status !== 200) {
+          fail(`POST /${what}`, answer);
           continue;
         }
         counts.writes++;
@@ -74,13 +86,13 @@ export async function checkSessions(options: {
       const mode = atOnce === 1 ? "navigate" : "cors";
       const answers = await Promise.all(Array.from({ length: atOnce }, () => client.ask("GET", path, { mode })));
       const before = seen[what];
-      for (const { status, body } of answers) {
-        if (status !== 200) {
-          counts.failures++;
+      for (const answer of answers) {
+        if (answer.status !== 200) {
+          fail(`GET ${path}`, answer);
           continue;
         }
         counts.reads++;
-        const value = Number(body);
+        const value = Number(answer.body);
         const line = `${kind} ${index} read ${path} = ${value}, wrote ${written[what]}, saw ${before}, ${mode}`;
         if (value < written[what]) staleOwnReads.push(line);
         // What others have written may reach a cache later than a database: its own bound is another test's.
@@ -92,13 +104,13 @@ export async function checkSessions(options: {
   }
 
   await Promise.all(Array.from({ length: people }, (_, index) => person(index)));
-  return { ...counts, staleOwnReads, backwardReads };
+  return { ...counts, failed, staleOwnReads, backwardReads };
 }
 
 class Client {
   private readonly kind: ClientKind;
   private readonly pick: () => string;
-  private readonly cookies = new Map<string, string>();
+  private readonly cookies = new Map<string, { readonly value: string; readonly endsAt: number }>();
   private token: string | undefined;
   private notes: string[] = [];
 
@@ -117,6 +129,7 @@ class Client {
   async ask(method: string, path: string, { body = "{}", mode = "navigate" } = {}): Promise<Answer> {
     const address = this.pick();
     const sent = this.notes;
+    for (const [name, { endsAt }] of this.cookies) if (endsAt <= performance.now()) this.cookies.delete(name);
     const answer = await send(address + path, {
       method,
       body: method === "GET" ? undefined : body,
@@ -126,14 +139,15 @@ class Client {
         ...(method === "GET" ? { "sec-fetch-mode": mode } : { "content-type": "application/json" }),
         ...(this.cookies.size === 0
           ? {}
-          : { cookie: [...this.cookies].map(([name, value]) => `${name}=${value}`).join("; ") }),
+          : { cookie: [...this.cookies].map(([name, { value }]) => `${name}=${value}`).join("; ") }),
         ...(this.token === undefined ? {} : { authorization: `Bearer ${this.token}` }),
         ...(this.notes.length === 0 ? {} : { "rungs-position": this.notes.join(", ") }),
       },
     });
     for (const cookie of answer.cookies) {
       const [, name = "", value = ""] = /^([^=]+)=([^;]*)/.exec(cookie) ?? [];
-      this.cookies.set(name, value);
+      const seconds = Number(/; Max-Age=(\d+)/.exec(cookie)?.[1] ?? Number.POSITIVE_INFINITY);
+      this.cookies.set(name, { value, endsAt: performance.now() + seconds * 1_000 });
     }
     if (this.kind === "header" && answer.note !== undefined) {
       // Of requests at once all answers' notes are kept, in place of those that were sent with them.
