@@ -10,7 +10,7 @@ describe.each(
       { shards: 3, cache: "on" },
       { shards: 3, cache: "off" },
     ],
-    { rungs: [4, 5] },
+    { rungs: [4, 5], hasRegions: true },
   ),
 )("at $title", (target) => {
   const { shards, processes, isLate } = target;

@@ -10,14 +10,12 @@ import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { pino } from "pino";
-import { createLifecycle, systemClock, systemRandom, uuidV7 } from "rungs";
-import { openDatabases, startApp } from "rungs/app";
-import { embeddedConnection } from "rungs/database/embedded";
-import { env, resolveTopology, type TopologyInput } from "rungs/topology";
-import conduit, { createConduit } from "../../src/app.ts";
+import { systemClock, systemRandom, uuidV7 } from "rungs";
+import type { TopologyInput } from "rungs/topology";
+import { createConduit } from "../../src/app.ts";
 import { type Client, client, registered } from "./client.ts";
 import { calmWeb, startConduit, type TestConduit } from "./conduit.ts";
+import { joinStack, portsOf } from "./join-stack.ts";
 import { delayFollowers, lateMs, type ReplicaLag } from "./replica-lag.ts";
 
 const bin = fileURLToPath(new URL("../../../../packages/operator/bin/rungs.mjs", import.meta.url));
@@ -37,6 +35,8 @@ export interface Target {
   readonly strategy?: "hash" | "range";
   /** Whether followers show late what they have received; default false. Of rung 4. */
   readonly isLate?: boolean;
+  /** Whether it is two regions, with the leaders in the first; default false. Of rung 5, and without a broker. */
+  readonly isRegional?: boolean;
 }
 
 /** What is tested above rung 1; a later rung is a line here. */
@@ -45,6 +45,10 @@ const above: readonly Target[] = [
   ...kindsOfRung4(process.env["CONDUIT_RUNG_4"] ?? "2 range late"),
   { title: "rung 5: RabbitMQ, workers, payments apart, 2 shards", rung: 5, shards: 2, cache: "on", processes: 2 },
 ];
+const twoRegions: Target = {
+  title: "rung 5: two regions, users in both",
+  ...{ rung: 5, shards: 1, cache: "on", processes: 1, isRegional: true },
+};
 
 /**
  * Rung 1 with each of these settings, and each of the rungs above it once: for `describe.each(...)("... at $title", ...)`.
@@ -57,8 +61,11 @@ export function targets(
   {
     rungs = [2],
     more = [],
+    hasRegions = false,
   }: {
     readonly rungs?: readonly Target["rung"][];
+    /** Whether in two regions too; default false. */
+    readonly hasRegions?: boolean;
     /** Rung 1 with these too when CONDUIT_TARGETS is "all": what they would show, other suites show in less time. */
     readonly more?: typeof atRung1;
   } = {},
@@ -68,7 +75,7 @@ export function targets(
     const title = `rung 1: ${shards} shard${shards === 1 ? "" : "s"}, cache ${cache}`;
     return { title, rung: 1, shards, cache, processes: 1 };
   });
-  return [...single, ...above.filter(({ rung }) => rungs.includes(rung))];
+  return [...single, ...above.filter(({ rung }) => rungs.includes(rung)), ...(hasRegions ? [twoRegions] : [])];
 }
 
 /**
@@ -111,14 +118,15 @@ export interface ConduitAtRung extends TestConduit {
   requestsByProcess(): Promise<ReadonlyMap<string, number>>;
   /**
    * Registers somebody whose rows are on that shard of those by ranges: an id begins with the time it was made at, so all who come now are
-   * on the last one. By hash, wherever chance puts them.
+   * on the last one. By hash, wherever chance puts them. In two regions, a user of the first one, which `url` is not.
    */
   registeredOn(shard: number, username: string): Promise<Client>;
   /** What holds followers back, where something does. */
   readonly lag: ReplicaLag | undefined;
 }
 
-type StackTarget = Pick<Target, "rung" | "shards" | "cache" | "processes" | "strategy" | "isLate">;
+/** What is started. */
+export type StackTarget = Omit<Target, "title">;
 
 export interface StartAtOptions {
   /** Settings beside those of this process, for every process; e.g. of a payment provider. */
@@ -139,31 +147,25 @@ export async function startConduitAt(target: StackTarget, options: StartAtOption
   };
 }
 
-async function startStack(
-  { rung, shards, cache, processes, strategy = "hash", isLate = false }: StackTarget,
-  { environment = {}, settings = {} }: StartAtOptions,
-): Promise<ConduitAtRung> {
+async function startStack(target: StackTarget, options: StartAtOptions): Promise<ConduitAtRung> {
+  const { rung, shards, cache, isLate = false, isRegional = false } = target;
+  const { environment = {} } = options;
   const folder = await mkdtemp(join(tmpdir(), "conduit-stack-"));
   // The databases run as another user when the tests run as root.
   await chmod(folder, 0o755);
-  const config = join(folder, "settings.json");
-  const web = { ...calmWeb.web, ...settings.web };
-  const database = isLate ? { database: { replicas: { lagMsMax: 6 * lateMs } } } : {};
-  await writeFile(config, JSON.stringify({ ...settings, ...(rung === 5 ? split : {}), ...database, web }));
-  const flags = { rung: rung === 5 ? 3 : rung, port: 0, dir: folder, shards, processes, config };
-  const splits = strategy === "range" ? splitsByAge(shards) : [];
-  const args = [
-    ...Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]),
-    ...(strategy === "range" ? ["--strategy", strategy, ...splits.flatMap((split) => ["--split", split])] : []),
-  ];
-  const launcher = spawn(process.execPath, [bin, "up", "--json", ...args], {
-    cwd: conduitFolder,
-    env: { ...withoutServers(process.env), ...environment, RUNGS_CACHE: cache, RUNGS_LOG_LEVEL: "error" },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
+  const splits = target.strategy === "range" ? splitsByAge(shards) : [];
+  const launcher = spawn(
+    process.execPath,
+    [bin, "up", "--json", ...(await argumentsOf(target, options, { folder, splits }))],
+    {
+      cwd: conduitFolder,
+      env: { ...withoutServers(process.env), ...environment, RUNGS_CACHE: cache, RUNGS_LOG_LEVEL: "error" },
+      stdio: ["ignore", "pipe", "pipe"],
+    },
+  );
   try {
     const line = await readyLine(launcher);
-    const { app, payments, close } = await joinStack({ folder, rung, shards, cache, environment, strategy, splits });
+    const { app, payments, close } = await joinStack({ ...target, folder, environment, splits });
     const lag = isLate ? await delayFollowers({ folder, shards, ports: await portsOf(folder) }) : undefined;
     const processesOf = (...roles: readonly string[]) =>
       line.processes
@@ -171,13 +173,14 @@ async function startStack(
         .map(({ name, pid, port }) => ({ name, pid, url: `http://127.0.0.1:${port}` }));
     const web = processesOf("web");
     // Past the CDN, which may show others a change some milliseconds later: it has tests of its own.
-    const url = `http://127.0.0.1:${line.processes.find(({ role }) => role === "balancer")?.port}`;
+    const [near, far] = processesOf("balancer").map((balancer) => balancer.url) as [string, string | undefined];
+    const url = far ?? near;
     return {
       ...{ url, folder, app, payments, rung, web, processes: processesOf("web", "worker", "service"), lag },
       requestsByProcess: () => requestsIn(join(folder, "logs", "balancer-access.log"), web),
       registeredOn: (shard, username) =>
-        strategy === "hash" || shard === shards - 1
-          ? registered(url, username)
+        splits.length === 0 || shard === shards - 1
+          ? registered(isRegional ? near : url, username)
           : registeredBefore({ url, app }, username, (shards - 1 - shard + 0.5) * dayMs),
       async stop() {
         await lag?.stop();
@@ -193,6 +196,25 @@ async function startStack(
     await rm(folder, { recursive: true, force: true });
     throw error;
   }
+}
+
+/** What `rungs up` is told; writes its settings file. */
+async function argumentsOf(
+  { rung, shards, processes, strategy = "hash", isLate = false, isRegional = false }: StackTarget,
+  { settings = {} }: StartAtOptions,
+  { folder, splits }: { readonly folder: string; readonly splits: readonly string[] },
+): Promise<string[]> {
+  const config = join(folder, "settings.json");
+  const isSplit = rung === 5 && !isRegional;
+  const web = { ...calmWeb.web, ...settings.web };
+  const database = isLate ? { database: { replicas: { lagMsMax: 6 * lateMs } } } : {};
+  await writeFile(config, JSON.stringify({ ...settings, ...(isSplit ? split : {}), ...database, web }));
+  const flags = { rung: isSplit ? 3 : rung, port: 0, dir: folder, shards, processes, config };
+  return [
+    ...Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]),
+    ...(strategy === "range" ? ["--strategy", strategy, ...splits.flatMap((split) => ["--split", split])] : []),
+    ...(isRegional ? ["--regions", "eu,us", "--distance-ms", "20"] : []),
+  ];
 }
 
 /**
@@ -230,10 +252,6 @@ async function registeredBefore(
   const user = { username, email: `${username}@example.com`, password: "correct horse" };
   await createConduit({ ...app.context, clock }).accounts.register(user);
   return client(url, (await client(url).post("/users/login", { user })).body.user.token);
-}
-
-async function portsOf(folder: string): Promise<Record<string, number>> {
-  return JSON.parse(await readFile(join(folder, "stack.json"), "utf8")).ports;
 }
 
 interface ReadyLine {
@@ -283,99 +301,6 @@ export async function metricSum({ processes, app }: ConduitAtRung, pattern: RegE
 
 /** Live streams that are open at any process. */
 export const openStreams = (conduit: ConduitAtRung) => metricSum(conduit, /^live\{kind="streams",reason=""\} (\d+)$/);
-
-/** One more process of the stack, in this one: on its databases, its Redis and its caches. */
-async function joinStack(options: {
-  readonly folder: string;
-  readonly rung: Target["rung"];
-  readonly shards: number;
-  readonly cache: "on" | "off";
-  readonly environment: Readonly<Record<string, string>>;
-  readonly strategy: "hash" | "range";
-  readonly splits: readonly string[];
-}): Promise<Pick<TestConduit, "app" | "payments"> & { close(): Promise<unknown> }> {
-  const { folder, rung, shards, cache, environment, strategy, splits } = options;
-  const ports = await portsOf(folder);
-  const secret = async (name: string) => (await readFile(join(folder, "secrets", name), "utf8")).trim();
-  const redis = async (name: string) => `redis://:${await secret(`${name}-password`)}@127.0.0.1:${ports[name]}`;
-  const shard = async (index: number) =>
-    rung !== 4
-      ? databaseUrl(folder, `shard-${index}`)
-      : `postgres://app:${await secret("postgres-app-password")}@127.0.0.1:${ports[`shard-${index}-leader`]}/app`;
-  const urls = await Promise.all(Array.from({ length: shards }, (_, index) => shard(index)));
-  const isCached = rung >= 3;
-  const { topology } = resolveTopology({
-    file: {
-      name: "of the test",
-      content: {
-        dataDirectory: folder,
-        web: { port: 0 },
-        sessions: { url: env("REDIS_URL") },
-        database: {
-          shards: urls.map((_, index) => ({ leader: env(`SHARD_${index}`) })),
-          ...{ strategy, splits },
-          // This process starts while all of the stack does.
-          pool: { acquireTimeoutMs: 20_000 },
-        },
-        cache: { isEnabled: cache === "on", ...(isCached ? { url: env("CACHE_URL") } : {}) },
-        ...(rung < 5
-          ? {}
-          : {
-              queue: { url: env("QUEUE_URL") },
-              services: {
-                workers: {},
-                payments: {
-                  url: `http://127.0.0.1:${ports["payments-internal"]}`,
-                  database: { shards: [{ leader: env("PAYMENTS_SHARD_0") }] },
-                },
-              },
-              // It publishes, and lets the stack's own processes do the work.
-              group: "web",
-            }),
-        ...(isCached
-          ? {
-              cdn: {
-                provider: "varnish",
-                addresses: [`http://127.0.0.1:${ports["purge"]}`],
-                token: env("RUNGS_PURGE_SECRET"),
-              },
-            }
-          : {}),
-      },
-    },
-  });
-  const joining = {
-    topology,
-    log: pino({ level: "fatal" }),
-    environment: {
-      ...process.env,
-      ...environment,
-      REDIS_URL: await redis("redis"),
-      ...(isCached ? { CACHE_URL: await redis("cache"), RUNGS_PURGE_SECRET: await secret("purge-secret") } : {}),
-      ...(rung < 5
-        ? {}
-        : {
-            QUEUE_URL: `amqp://app:${await secret("rabbitmq-password")}@127.0.0.1:${ports["rabbitmq"]}`,
-            PAYMENTS_SHARD_0: await databaseUrl(folder, "payments-shard-0"),
-          }),
-      ...Object.fromEntries(urls.map((url, index) => [`SHARD_${index}`, url])),
-    },
-  };
-  const app = await startApp(conduit, joining);
-  if (rung < 5) return { app, payments: app.context.db, close: async () => {} };
-  // To look into, as a tool does: no process of the payments runs here.
-  const lifecycle = createLifecycle({ log: joining.log });
-  const ofPayments = { ...joining, topology: { ...topology, group: "payments" } };
-  const { db } = await openDatabases(conduit, ofPayments, lifecycle);
-  return { app, payments: db, close: () => lifecycle.stop() };
-}
-
-async function databaseUrl(folder: string, name: string): Promise<string> {
-  const found = await embeddedConnection(join(folder, "database", name));
-  if (found === undefined) throw new Error(`The stack has no database ${name}.`);
-  const { host, port, user, password, database } = found;
-  return `postgres://${user}:${encodeURIComponent(password)}@/${database}?host=${encodeURIComponent(host)}&port=${port}`;
-}
 
 /** By the balancer's access log, which names the process that answered last. It is written every second. */
 async function requestsIn(log: string, web: readonly WebProcess[]): Promise<ReadonlyMap<string, number>> {
