@@ -1,7 +1,7 @@
 /**
  * A write in the region without the leader: forwarded as a request, and beside it by SQL over the distance; and what forwarding costs in CPU.
  *
- * `npm run bench:forwarding -- --round-trip-ms 80 --requests 2000`. Two web processes (both in this one), a leader and a follower, a Redis.
+ * `npm run bench:forwarding -- --round-trip-ms 80 --requests 2000`. Three web processes (all in this one; the third is far too, and has no member of the database near it), a leader and a follower, a Redis.
  * Half of the round trip is held back each way: between the processes, and for the second route between the far one and the leader. The
  * handler makes one transaction: two statements, and a message.
  */
@@ -69,8 +69,9 @@ const [replicas, redis] = await Promise.all([
 const socketOf = ({ host, port }: { readonly host: string; readonly port: number }) => `${host}/.s.PGSQL.${port}`;
 const sqlWay = await openUnreliableWay({ path: socketOf(replicas.leader) });
 
-function start(region: "eu" | "us", leaderUrl: string, followerUrl: string, euUrl: string) {
+function start(region: "eu" | "us", leaderUrl: string, followerUrl: string | undefined, euUrl: string) {
   const environment = { LEADER: leaderUrl, FOLLOWER: followerUrl, REDIS: redis.url };
+  const followers = followerUrl === undefined ? [] : [{ env: "FOLLOWER" }];
   const content = {
     dataDirectory: folder,
     web: { port: 0, loopLatenessMsMax: 0 },
@@ -81,7 +82,7 @@ function start(region: "eu" | "us", leaderUrl: string, followerUrl: string, euUr
       us: { addresses: ["192.0.2.2"], url: "http://127.0.0.1:9" },
     },
     region,
-    database: { shards: [{ leader: { env: "LEADER" }, followers: [{ env: "FOLLOWER" }] }] },
+    database: { shards: [{ leader: { env: "LEADER" }, followers }] },
   };
   const { topology } = resolveTopology({ file: { name: "bench", content } });
   return startApp(defineApp({ name: "visits", services: [visits] }), {
@@ -96,6 +97,7 @@ const eu = await start("eu", replicas.leader.connectionString, replicas.leader.c
 const requestWay = await openUnreliableWay({ port: Number(new URL(eu.address).port) });
 const far = `postgres://${replicas.leader.user}@127.0.0.1:${sqlWay.port}/${replicas.leader.database}`;
 const us = await start("us", far, member, `http://127.0.0.1:${requestWay.port}`);
+const alone = await start("us", far, undefined, `http://127.0.0.1:${requestWay.port}`);
 const agent = new Agent({ keepAlive: true });
 
 function ask(address: string, method: string, path: string): Promise<void> {
@@ -151,10 +153,12 @@ try {
   await latency("a write in the far region, forwarded", us.address, "POST", "/forwarded");
   await latency("a write in the far region, by SQL", us.address, "POST", "/by-sql");
   await latency("a read in the far region, its member", us.address, "GET", "/read");
+  await latency("a read there without a member, by SQL", alone.address, "GET", "/read");
+  await latency("a read where the leader is", eu.address, "GET", "/read");
 } finally {
   agent.destroy();
   for (const way of [sqlWay, requestWay]) way.delay(0);
-  await Promise.all([us.stop(), eu.stop()]);
+  await Promise.all([alone.stop(), us.stop(), eu.stop()]);
   await Promise.all([sqlWay.cut(), requestWay.cut()]);
   await Promise.all([replicas.stop(), redis.stop()]);
   await rm(folder, { recursive: true, force: true });

@@ -144,13 +144,19 @@ describe("a leader in one region and its follower in another", () => {
     const { browser } = await signedIn(eu);
     expect(await browser.get(eu, "POST", "/visits")).toEqual({ region: "us", value: 1 });
     await first.caughtUpWith(second);
+    await until("its own member is in use", async () =>
+      /^database_follower\{[^}]*kind="up"[^}]*\} 1$/m.test(await (await fetch(`${eu.app.address}/metrics`)).text()),
+    );
     ways.us.leadTo(undefined);
     await second.kill();
     await leaderAddress.pointTo(undefined);
     leaderAddress.breakAll();
     const before = outcomesOf(await eu.report());
     // Its own member serves on, so users that came to this region stay.
-    expect((await fetch(`${eu.app.address}/readyz`)).status).toBe(200);
+    await until(
+      "its own member is known to serve",
+      async () => (await fetch(`${eu.app.address}/readyz`)).status === 200,
+    );
     expect(await browser.get(eu, "GET", "/visits")).toEqual({ region: "eu", value: 1 });
     const answer = await browser.ask(eu, "POST", "/visits");
     expect(answer.status).toBe(503);
