@@ -8,7 +8,7 @@ import { embeddedConnection } from "rungs/database/embedded";
 import { env, resolveTopology } from "rungs/topology";
 import conduit from "../../src/app.ts";
 import type { TestConduit } from "./conduit.ts";
-import type { StackTarget } from "./rungs.ts";
+import type { StackTarget } from "./target.ts";
 
 /** Ports of the stack in that folder, by their names. */
 export async function portsOf(folder: string): Promise<Record<string, number>> {

@@ -9,7 +9,8 @@ import { ledgerFaults } from "../../src/payments/ledger-checks.ts";
 import { reconcileDue } from "../../src/payments/payment-events.ts";
 import type { Answer, Client } from "./client.ts";
 import type { TestConduit } from "./conduit.ts";
-import { type ConduitAtRung, type StartAtOptions, startConduitAt, type Target } from "./rungs.ts";
+import { type ConduitAtRung, type StartAtOptions, startConduitAt } from "./rungs.ts";
+import type { Target } from "./target.ts";
 
 export interface PayingConduit extends ConduitAtRung {
   readonly provider: StartedFakeProvider;

@@ -17,27 +17,11 @@ import { type Client, client, registered } from "./client.ts";
 import { calmWeb, startConduit, type TestConduit } from "./conduit.ts";
 import { joinStack, portsOf } from "./join-stack.ts";
 import { delayFollowers, lateMs, type ReplicaLag } from "./replica-lag.ts";
+import type { StackTarget, Target } from "./target.ts";
 
 const bin = fileURLToPath(new URL("../../../../packages/operator/bin/rungs.mjs", import.meta.url));
 const conduitFolder = fileURLToPath(new URL("../../", import.meta.url));
 const readyWithinMs = 90_000;
-
-/** Where a suite runs. */
-export interface Target {
-  /** For the names of tests. */
-  readonly title: string;
-  readonly rung: 1 | 2 | 4 | 5;
-  readonly shards: number;
-  readonly cache: "on" | "off";
-  /** Web processes that answer requests. */
-  readonly processes: number;
-  /** How people are placed on shards; default "hash". */
-  readonly strategy?: "hash" | "range";
-  /** Whether followers show late what they have received; default false. Of rung 4. */
-  readonly isLate?: boolean;
-  /** Whether it is two regions, with the leaders in the first; default false. Of rung 5, and without a broker. */
-  readonly isRegional?: boolean;
-}
 
 /** What is tested above rung 1; a later rung is a line here. */
 const above: readonly Target[] = [
@@ -124,9 +108,6 @@ export interface ConduitAtRung extends TestConduit {
   /** What holds followers back, where something does. */
   readonly lag: ReplicaLag | undefined;
 }
-
-/** What is started. */
-export type StackTarget = Omit<Target, "title">;
 
 export interface StartAtOptions {
   /** Settings beside those of this process, for every process; e.g. of a payment provider. */
