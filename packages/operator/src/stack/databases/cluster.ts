@@ -19,7 +19,7 @@ import { ownedFolder, type ServerUser } from "../process/server-home.ts";
 import { watchSilence } from "../process/watch-silence.ts";
 import { prepareAppDatabase } from "./app-database.ts";
 import type { EtcdComponent } from "./etcd.ts";
-import { isUp, membersOf } from "./patroni-api.ts";
+import { isUp, membersOf, statesOf } from "./patroni-api.ts";
 import {
   dynamicSettings,
   etcdPrefix,
@@ -165,10 +165,9 @@ async function untilReady(
     if (found !== undefined && isFollowed) return found;
     await sleep(100, undefined, { signal }).catch(() => {});
   }
-  const state = seen.map(({ name, role, state }) => `${name} ${role} ${state}`).join(", ") || "no Patroni answered";
   throw new UnavailableError(
     "SERVER_START_FAILED",
-    `${scopeOf(cluster.shard)} has no leader${followed ? " with a follower" : ""} after ${readyWithinMs / 1_000} s (${state}). The logs of its servers end with:\n${logs()}`,
+    `${scopeOf(cluster.shard)} has no leader${followed ? " with a follower" : ""} after ${readyWithinMs / 1_000} s (${statesOf(seen)}). The logs of its servers end with:\n${logs()}`,
     { canRetry: false },
   );
 }

@@ -25,6 +25,11 @@ export async function membersOf(members: readonly PatroniMember[], signal: Abort
   throw last;
 }
 
+/** What was seen of a shard's servers, in words. */
+export function statesOf(members: readonly MemberReport[]): string {
+  return members.map(({ name, role, state }) => `${name} ${role} ${state}`).join(", ") || "no Patroni answered";
+}
+
 /** Whether the word is that of a server that can be asked. */
 export function isUp({ state }: MemberReport): boolean {
   return state === "running" || state === "streaming";

@@ -5,7 +5,6 @@
  */
 import { chown, copyFile, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { UnavailableError } from "rungs";
 import type { RegionOverride, Zone } from "rungs/dns";
 import { resourceName } from "rungs/dns/gdnsd";
@@ -13,6 +12,7 @@ import type { Component } from "../component.ts";
 import { isOpen } from "../front/nginx.ts";
 import { writePrivate } from "../process/secrets.ts";
 import { ownedFolder, type ServerUser, serverHome } from "../process/server-home.ts";
+import { untilHolds } from "../process/until.ts";
 import { type GdnsdComponent, gdnsdComponent } from "./gdnsd.ts";
 import { type LocalRegion, type RegionalZone, regionalZone } from "./regional-zone.ts";
 import { countriesIn, exists } from "./zone-file.ts";
@@ -130,31 +130,31 @@ async function drainedBefore(folder: string, regions: readonly LocalRegion[]): P
 }
 
 /** A person's word shows in gdnsd's states of the records by place; records with weights have only addresses, asked alike. */
-async function untilTakenIn(options: {
+function untilTakenIn(options: {
   readonly gdnsd: GdnsdComponent;
   readonly zone: Zone;
   readonly drained: () => readonly string[];
   readonly signal: AbortSignal;
 }): Promise<void> {
   const { gdnsd, zone, drained, signal } = options;
-  const until = performance.now() + takenInWithinMs;
-  while (performance.now() < until) {
-    const states = await gdnsd.states(signal).catch(() => undefined);
-    signal.throwIfAborted();
-    const isTaken = Object.keys(zone.regions).every((region) =>
-      Object.keys(zone.records).every((record) => {
-        const state = states?.[`geoip/${resourceName(record)}/${region}`];
-        return state === undefined || (state === "DOWN") === drained().includes(region);
-      }),
-    );
-    if (states !== undefined && isTaken) return;
-    await sleep(50, undefined, { signal });
-  }
-  throw new UnavailableError(
-    "SERVER_START_FAILED",
-    `gdnsd has not taken in which regions are drained within ${takenInWithinMs / 1_000} s; it will when it runs again.`,
-    { canRetry: true },
-  );
+  return untilHolds({
+    ...{ withinMs: takenInWithinMs, signal },
+    async holds() {
+      const states = await gdnsd.states(signal);
+      return Object.keys(zone.regions).every((region) =>
+        Object.keys(zone.records).every((record) => {
+          const state = states[`geoip/${resourceName(record)}/${region}`];
+          return state === undefined || (state === "DOWN") === drained().includes(region);
+        }),
+      );
+    },
+    late: (cause) =>
+      new UnavailableError(
+        "SERVER_START_FAILED",
+        `gdnsd has not taken in which regions are drained within ${takenInWithinMs / 1_000} s; it will when it runs again.`,
+        { canRetry: true, cause },
+      ),
+  });
 }
 
 async function healthOf(options: {

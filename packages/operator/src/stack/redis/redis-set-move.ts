@@ -11,6 +11,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { UnavailableError } from "rungs";
+import { untilHolds } from "../process/until.ts";
 import { askRedis, fieldsOf, infoOf, type RedisLogin } from "./redis-ask.ts";
 import { masterName, silentMsMax } from "./redis-set-config.ts";
 import type { SentinelPlace } from "./sentinel-word.ts";
@@ -166,19 +167,9 @@ async function askOne(login: RedisLogin, command: readonly string[], signal: Abo
 
 const within = (signal: AbortSignal) => AbortSignal.any([signal, AbortSignal.timeout(answerWithinMs)]);
 
-async function until(
-  withinMs: number,
-  otherwise: string,
-  signal: AbortSignal,
-  holds: () => Promise<boolean>,
-): Promise<void> {
-  const end = performance.now() + withinMs;
-  for (;;) {
-    if (await holds().catch(() => false)) return;
-    signal.throwIfAborted();
-    if (performance.now() > end) throw refused(`${otherwise} within ${withinMs / 1_000} s`);
-    await sleep(20, undefined, { signal });
-  }
+function until(withinMs: number, otherwise: string, signal: AbortSignal, holds: () => Promise<boolean>): Promise<void> {
+  const late = () => refused(`${otherwise} within ${withinMs / 1_000} s`);
+  return untilHolds({ withinMs, everyMs: 20, signal, holds, late });
 }
 
 function refused(why: string): UnavailableError {

@@ -14,6 +14,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Component } from "../component.ts";
 import { ManagedProcess } from "../process/managed-process.ts";
 import { writePrivate } from "../process/secrets.ts";
+import { untilHolds } from "../process/until.ts";
 import { askRedis, infoOf } from "./redis-ask.ts";
 import { lastMasterPort, masterName, replicaConfig, sentinelConfig } from "./redis-set-config.ts";
 import { moveMaster } from "./redis-set-move.ts";
@@ -264,24 +265,16 @@ function sentinelComponent(options: {
   };
 }
 
-/** Polls until it holds; a question that fails is asked again. */
-async function untilReady(
+function untilReady(
   what: string,
   signal: AbortSignal,
   holds: (within: AbortSignal) => Promise<boolean>,
 ): Promise<void> {
-  const until = performance.now() + readyWithinMs;
-  let last: unknown;
-  while (performance.now() < until) {
-    signal.throwIfAborted();
-    try {
-      if (await holds(AbortSignal.any([signal, AbortSignal.timeout(answerWithinMs)]))) return;
-    } catch (error) {
-      last = error;
-    }
-    await sleep(50, undefined, { signal }).catch(() => {});
-  }
-  throw new Error(`Not within ${readyWithinMs / 1_000} s: ${what}.`, { cause: last });
+  return untilHolds({
+    ...{ withinMs: readyWithinMs, signal },
+    holds: () => holds(AbortSignal.any([signal, AbortSignal.timeout(answerWithinMs)])),
+    late: (cause) => new Error(`Not within ${readyWithinMs / 1_000} s: ${what}.`, { cause }),
+  });
 }
 
 /** By the files that the Sentinels and servers of the last start left; else the first region. */

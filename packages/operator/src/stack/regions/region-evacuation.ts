@@ -10,14 +10,14 @@
  *
  * Each step looks first at what is already so: after a break the same command goes on.
  */
-import { setTimeout as sleep } from "node:timers/promises";
 import { UnavailableError } from "rungs";
 import type { MemberReport } from "../component.ts";
 import type { ClusterComponent } from "../databases/cluster.ts";
-import { isUp, setSynchronousFollowers, switchOver } from "../databases/patroni-api.ts";
+import { isUp, setSynchronousFollowers, statesOf, switchOver } from "../databases/patroni-api.ts";
 import type { Progress } from "../groups/process-group.ts";
 import { statusOf } from "../process/http-probe.ts";
 import { watchPause } from "../process/pause.ts";
+import { untilHolds } from "../process/until.ts";
 import type { RedisMove } from "../redis/redis-set.ts";
 import { publicAddress } from "../stack-plan.ts";
 import { membersIn, type RegionOperationsOptions } from "./region-setting.ts";
@@ -115,10 +115,9 @@ async function expectSuccessor(plan: Plan, cluster: ClusterComponent): Promise<s
   }).catch(async () => {
     signal.throwIfAborted();
     if (isAsked) await forgetFollowers(plan, cluster);
-    const state = seen.map((member) => `${member.name} ${member.role} ${member.state}`).join(", ");
     throw new UnavailableError(
       "REGION_REFUSED",
-      `${plan.from} cannot be evacuated to ${to}: ${cluster.name} has no ${isAsynchronous ? "follower" : "synchronous follower"} there (${state || "no Patroni answered"}).`,
+      `${plan.from} cannot be evacuated to ${to}: ${cluster.name} has no ${isAsynchronous ? "follower" : "synchronous follower"} there (${statesOf(seen)}).`,
       { canRetry: true },
     );
   });
@@ -168,16 +167,10 @@ async function untilServing({ regions, dns, to, appPort, signal }: Plan): Promis
   await until(`DNS takes ${to} for down`, signal, async () => (await dns.health(signal))[to] !== "down");
 }
 
-async function until(otherwise: string, signal: AbortSignal, holds: () => Promise<boolean>): Promise<void> {
-  const end = performance.now() + readyWithinMs;
-  for (;;) {
-    if (await holds().catch(() => false)) return;
-    signal.throwIfAborted();
-    if (performance.now() > end) {
-      throw new UnavailableError("SERVER_START_FAILED", `Not within ${readyWithinMs / 1_000} s: ${otherwise}.`, {
-        canRetry: true,
-      });
-    }
-    await sleep(50, undefined, { signal });
-  }
+function until(otherwise: string, signal: AbortSignal, holds: () => Promise<boolean>): Promise<void> {
+  const late = () =>
+    new UnavailableError("SERVER_START_FAILED", `Not within ${readyWithinMs / 1_000} s: ${otherwise}.`, {
+      canRetry: true,
+    });
+  return untilHolds({ withinMs: readyWithinMs, signal, holds, late });
 }

@@ -1,10 +1,10 @@
 /** A region that is gone at once, and comes back: the rehearsal of a loss that nobody planned. */
-import { setTimeout as sleep } from "node:timers/promises";
 import { UnavailableError } from "rungs";
 import type { Component, MemberReport } from "../component.ts";
 import type { ClusterComponent } from "../databases/cluster.ts";
-import { isUp } from "../databases/patroni-api.ts";
+import { isUp, statesOf } from "../databases/patroni-api.ts";
 import type { Progress } from "../groups/process-group.ts";
+import { untilHolds } from "../process/until.ts";
 import { startInOrder } from "../start-order.ts";
 import { membersIn, type RegionParts } from "./region-setting.ts";
 
@@ -65,24 +65,25 @@ async function untilFollowing(options: {
   readonly signal: AbortSignal;
 }): Promise<void> {
   const { cluster, names, progress, signal } = options;
-  const until = performance.now() + followsWithinMs;
   let seen: readonly MemberReport[] = [];
-  while (performance.now() < until) {
-    signal.throwIfAborted();
-    seen = await cluster.members(signal).catch(() => []);
-    const leader = seen.find((member) => member.role === "leader" && isUp(member));
-    const own = seen.filter(({ name }) => names.includes(name));
-    const follow = own.filter((member) => member === leader || (isUp(member) && member.timeline === leader?.timeline));
-    if (leader !== undefined && follow.length === names.length) {
+  await untilHolds({
+    ...{ withinMs: followsWithinMs, everyMs: 100, signal },
+    async holds() {
+      seen = await cluster.members(signal).catch(() => []);
+      const leader = seen.find((member) => member.role === "leader" && isUp(member));
+      const own = seen.filter(({ name }) => names.includes(name));
+      const follow = own.filter(
+        (member) => member === leader || (isUp(member) && member.timeline === leader?.timeline),
+      );
+      if (leader === undefined || follow.length < names.length) return false;
       for (const { name, role } of own) progress(`${name} ${role === "leader" ? "leads" : `follows ${leader.name}`}`);
-      return;
-    }
-    await sleep(100, undefined, { signal });
-  }
-  const state = seen.map(({ name, role, state }) => `${name} ${role} ${state}`).join(", ") || "no Patroni answered";
-  throw new UnavailableError(
-    "SERVER_START_FAILED",
-    `${names.join(", ")} does not follow after ${followsWithinMs / 1_000} s (${state}).`,
-    { canRetry: true },
-  );
+      return true;
+    },
+    late: () =>
+      new UnavailableError(
+        "SERVER_START_FAILED",
+        `${names.join(", ")} does not follow after ${followsWithinMs / 1_000} s (${statesOf(seen)}).`,
+        { canRetry: true },
+      ),
+  });
 }
