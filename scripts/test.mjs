@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { ensureInstalled, nodeBinary, root } from "./install.mjs";
 import { ensureServers } from "./servers.mjs";
-import { timedOutFiles } from "./timed-out-files.mjs";
+import { failuresOf, timedOutFiles } from "./test-report.mjs";
 
 const minute = 60_000;
 const filters = process.argv.slice(2);
@@ -61,9 +61,11 @@ function runTests(name, timeoutMs, args) {
 }
 
 const again = [];
+const failures = [];
 const tests = runTests("tests (vitest)", 45 * minute, filters);
 if (tests === undefined) counts.failed++;
 else {
+  failures.push(...failuresOf(tests, root));
   counts.passed += tests.numPassedTests;
   counts.skipped += tests.numPendingTests + tests.numTodoTests;
   let failed = tests.numFailedTests;
@@ -81,7 +83,7 @@ else {
 rmSync(folder, { recursive: true, force: true });
 
 process.stdout.write(
-  `\n${lines.join("\n")}\n${missing.map((line) => `not run: ${line}\n`).join("")}${again.map((file) => `waited in vain at first, passed alone: ${file}\n`).join("")}\n`,
+  `\n${lines.join("\n")}\n${failures.map((line) => `failed: ${line}\n`).join("")}${missing.map((line) => `not run: ${line}\n`).join("")}${again.map((file) => `waited in vain at first, passed alone: ${file}\n`).join("")}\n`,
 );
 process.stdout.write(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped\n`);
 process.exit(counts.failed > 0 || counts.passed === 0 ? 1 : 0);

@@ -130,18 +130,19 @@ describe.skipIf(program === undefined).each(targets([{ shards: 1, cache: "on" }]
       await page.fill('textarea[name="body"]', "I was there.\nIt rained.");
       await page.click('button:has-text("Post Comment")');
       await page.locator(".card-text", { hasText: "It rained." }).waitFor();
-      expect(await page.inputValue('textarea[name="body"]')).toBe("");
+      await expect.poll(() => page.inputValue('textarea[name="body"]')).toBe("");
       expect(await page.evaluate("window.stayed")).toBe(true);
       await picture(page, `${device}-article`);
 
       await page.goto("/");
-      await page.click('a:has-text("Your Feed")');
+      // Before its script has come, a page's buttons send their forms as plain ones.
+      await Promise.all([page.waitForURL(/feed/), page.click('a:has-text("Your Feed")')]);
       await page.locator(".article-preview").waitFor();
       const heart = page.locator(".article-preview button");
       expect(await heart.getAttribute("aria-pressed")).toBe("true");
       await heart.click();
       await page.locator('.article-preview button[aria-pressed="false"]').waitFor();
-      expect(await page.evaluate("document.activeElement.getAttribute('aria-pressed')")).toBe("false");
+      await expect.poll(() => page.evaluate("document.activeElement.getAttribute('aria-pressed')")).toBe("false");
     }
 
     async function changeSettings({ page }: Person, name: string, device: string): Promise<void> {
@@ -169,7 +170,7 @@ describe.skipIf(program === undefined).each(targets([{ shards: 1, cache: "on" }]
       await card.locator("i.ion-trash-a").click();
       await page.clock.fastForward(6_000);
       await page.locator("text=Nobody has said anything yet.").waitFor();
-      expect(await page.evaluate("document.activeElement.id")).toBe("comments-title");
+      await expect.poll(() => page.evaluate("document.activeElement.id")).toBe("comments-title");
       await page.reload();
       expect(await card.count()).toBe(0);
     }
