@@ -27,7 +27,11 @@ export const rules = [
     from: { path: `${src}/(${tiers})/` },
     to: { path: `${src}/(${tiers})/`, pathNot: `${src}/$1/` },
   },
-  { name: "tiers-do-not-import-the-app", from: { path: `${src}/[^/]+/` }, to: { path: `${src}/[^/]+\\.ts$` } },
+  {
+    name: "tiers-do-not-import-the-app",
+    from: { path: `${src}/[^/]+/`, pathNot: `${src}/app/` },
+    to: { path: `${src}/(app/|[^/]+\\.ts$)` },
+  },
   {
     name: "policies-do-not-import-drivers",
     from: { path: `${src}/(${tiers})/`, pathNot: "/drivers/|/index\\.ts$" },

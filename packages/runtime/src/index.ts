@@ -1,4 +1,13 @@
 /** Rungs: what an app's code imports. Each tier has an entry point of its own, e.g. `rungs/database`. */
+
+export {
+  type AppDefinition,
+  defineApp,
+  defineService,
+  type Service,
+  type ServiceContext,
+  type ServiceDefinition,
+} from "./app/service.ts";
 export { type Clock, systemClock } from "./kernel/clock.ts";
 export {
   ConfigError,
@@ -11,12 +20,4 @@ export {
 export { createLifecycle, type Lifecycle, runUntilSignal } from "./kernel/lifecycle.ts";
 export type { Logger } from "./kernel/log.ts";
 export { type Random, seededRandom, systemRandom, uuidV7 } from "./kernel/random.ts";
-export {
-  type AppDefinition,
-  defineApp,
-  defineService,
-  type Service,
-  type ServiceContext,
-  type ServiceDefinition,
-} from "./service.ts";
 export { defineTopology, env } from "./topology/index.ts";

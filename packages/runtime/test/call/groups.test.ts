@@ -7,9 +7,9 @@ import pg from "pg";
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { type RunningApp, startApp } from "../../src/app.ts";
+import { type RunningApp, startApp } from "../../src/app/app.ts";
+import { defineApp, defineService, type ServiceContext } from "../../src/app/service.ts";
 import { defineMethod, serve } from "../../src/call/index.ts";
-import { defineApp, defineService, type ServiceContext } from "../../src/service.ts";
 import { addSigningKey } from "../../src/session/drivers/database-signing-key.ts";
 import { env, resolveTopology, type TopologyInput } from "../../src/topology/index.ts";
 

@@ -1,9 +1,9 @@
 /** The session guarantees over calls between processes; the servers read from are positions that tests set. */
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
+import { joinedMarks, joinedReads } from "../../src/app/reads/joined-reads.ts";
 import { CallStats, createCalls, createServedMethods, defineMethod, serve } from "../../src/call/index.ts";
 import { encodePosition, inReadContext, ReadContext, readContext } from "../../src/database/index.ts";
-import { joinedMarks, joinedReads } from "../../src/joined-reads.ts";
 import { systemClock } from "../../src/kernel/clock.ts";
 import { silentLogger } from "../../src/kernel/log.ts";
 import type { WriteMarks } from "../../src/session/index.ts";

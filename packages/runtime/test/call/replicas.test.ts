@@ -10,9 +10,9 @@ import { startTestReplicas, type TestReplicas } from "@rungs/contract/test-repli
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { type RunningApp, startApp } from "../../src/app.ts";
+import { type RunningApp, startApp } from "../../src/app/app.ts";
+import { defineApp, defineService, type ServiceContext } from "../../src/app/service.ts";
 import { defineMethod, serve } from "../../src/call/index.ts";
-import { defineApp, defineService, type ServiceContext } from "../../src/service.ts";
 import { env, resolveTopology, type TopologyInput } from "../../src/topology/index.ts";
 import { until } from "./support/call-site.ts";
 

@@ -7,7 +7,7 @@ import { startTestRedis, type TestRedis } from "@rungs/contract/test-redis";
 import { type ReplicaServer, startTestReplicas, type TestReplicas } from "@rungs/contract/test-replicas";
 import { until } from "@rungs/contract/until";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { RegionsReport } from "../../src/open-regions.ts";
+import type { RegionsReport } from "../../src/app/open/regions.ts";
 import { type MovingAddress, movingAddress } from "../database/replication/support.ts";
 import type { Ran } from "./support/visits-service.ts";
 import { Browser, openRegionWay, type RegionWay, startVisits, type VisitsRegion } from "./support/visits-site.ts";

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { startTestRedis, type TestRedis } from "@rungs/contract/test-redis";
 import { startTestReplicas, type TestReplicas } from "@rungs/contract/test-replicas";
 import { afterAll, afterEach, beforeAll, expect, it, vi } from "vitest";
-import type { RunningApp } from "../../src/app.ts";
+import type { RunningApp } from "../../src/app/app.ts";
 import type { Position, ReadContext } from "../../src/database/index.ts";
 import { ReadRouter } from "../../src/database/replication/read-router.ts";
 import type { NotesTables } from "./support/notes-service.ts";

@@ -11,7 +11,7 @@ import { startTestRedis, type TestRedis } from "@rungs/contract/test-redis";
 import { startTestReplicas, type TestReplicas } from "@rungs/contract/test-replicas";
 import { openUnreliableWay, type UnreliableWay } from "@rungs/contract/unreliable-proxy";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import type { RunningApp } from "../../src/app.ts";
+import type { RunningApp } from "../../src/app/app.ts";
 import { seededRandom } from "../../src/kernel/random.ts";
 import type { NearSessionStore, NearSessionStoreOptions } from "../../src/session/near-session-store.ts";
 import type { NotesTables } from "./support/notes-service.ts";

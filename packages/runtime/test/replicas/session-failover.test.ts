@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { startTestRedis, type TestRedis } from "@rungs/contract/test-redis";
 import { type ReplicaServer, startTestReplicas, type TestReplicas } from "@rungs/contract/test-replicas";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import type { RunningApp } from "../../src/app.ts";
+import type { RunningApp } from "../../src/app/app.ts";
 import { type MovingAddress, movingAddress } from "../database/replication/support.ts";
 import type { NotesTables } from "./support/notes-service.ts";
 import { serversOf, startNotes } from "./support/notes-site.ts";

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { startTestRedis, type TestRedis } from "@rungs/contract/test-redis";
 import { type ReplicaServer, startTestReplicas, type TestReplicas } from "@rungs/contract/test-replicas";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
-import type { RunningApp } from "../../src/app.ts";
+import type { RunningApp } from "../../src/app/app.ts";
 import { ReadContext } from "../../src/database/index.ts";
 import { seededRandom } from "../../src/kernel/random.ts";
 import type { NotesTables } from "./support/notes-service.ts";

@@ -6,9 +6,9 @@ import { startTestRedis, startTestSentinels, type TestRedis } from "@rungs/contr
 import { openUnreliableWay, type UnreliableWay } from "@rungs/contract/unreliable-proxy";
 import { until } from "@rungs/contract/until";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { type NearSessions, openNearSessions } from "../../src/app/open/near-sessions.ts";
 import { createLifecycle, type Lifecycle } from "../../src/kernel/lifecycle.ts";
 import { silentLogger } from "../../src/kernel/log.ts";
-import { type NearSessions, openNearSessions } from "../../src/open-near-sessions.ts";
 import { openRedis, type Redis } from "../../src/redis/redis.ts";
 import { redisSessionStore } from "../../src/session/drivers/redis-session-store.ts";
 import type { SessionStore } from "../../src/session/session-store.ts";

@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startTestPostgres, type TestPostgres } from "@rungs/contract/test-postgres";
 import { pino } from "pino";
-import { type RunningApp, startApp } from "../../src/app.ts";
-import { defineApp, defineService } from "../../src/service.ts";
+import { type RunningApp, startApp } from "../../src/app/app.ts";
+import { defineApp, defineService } from "../../src/app/service.ts";
 import { requireUser } from "../../src/session/drivers/fastify-sessions.ts";
 import { env, resolveTopology, type TopologyInput } from "../../src/topology/index.ts";
 

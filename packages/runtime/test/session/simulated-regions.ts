@@ -6,10 +6,10 @@
  * takes its place. Browsers send requests at once whose answers overtake each other.
  */
 import { randomUUID } from "node:crypto";
+import { readUnits } from "../../src/app/reads/read-units.ts";
 import type { Clock } from "../../src/kernel/clock.ts";
 import { UnavailableError } from "../../src/kernel/errors.ts";
 import type { Random } from "../../src/kernel/random.ts";
-import { readUnits } from "../../src/read-units.ts";
 import { type CopyAge, openCopyAge } from "../../src/session/copy-age.ts";
 import { type NearSessionStore, nearSessionStore } from "../../src/session/near-session-store.ts";
 import { latestSeen } from "../../src/session/seen.ts";

@@ -1,8 +1,8 @@
 /** One web process of the counter site: says its address, and stops when its standard input ends. */
 import { pino } from "pino";
-import { startApp } from "../../../src/app.ts";
+import { startApp } from "../../../src/app/app.ts";
+import { defineApp } from "../../../src/app/service.ts";
 import { createLifecycle } from "../../../src/kernel/lifecycle.ts";
-import { defineApp } from "../../../src/service.ts";
 import { resolveTopology } from "../../../src/topology/index.ts";
 import { counters } from "./counter-service.ts";
 

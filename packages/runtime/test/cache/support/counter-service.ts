@@ -1,6 +1,6 @@
 /** The service of the counter site: an increment gives the new value, a read comes from the cache. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { defineService } from "../../../src/service.ts";
+import { defineService } from "../../../src/app/service.ts";
 import { requireUser } from "../../../src/session/drivers/fastify-sessions.ts";
 
 /** Its tables. */

@@ -1,7 +1,7 @@
 /** The service of the visits site: each person has a counter, and each change of it is a job for a handler that says where it ran. */
 import { z } from "zod";
+import { defineService } from "../../../src/app/service.ts";
 import { defineEvent, handle } from "../../../src/queue/index.ts";
-import { defineService } from "../../../src/service.ts";
 import { requireUser } from "../../../src/session/drivers/fastify-sessions.ts";
 
 /** Its tables. */

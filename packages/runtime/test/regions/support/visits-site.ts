@@ -1,9 +1,9 @@
 /** The visits site: a web process in each of two regions, in all but that they share this one's memory. */
 import { type AddressInfo, createConnection, createServer, type Socket } from "node:net";
 import { pino } from "pino";
-import { type RunningApp, startApp } from "../../../src/app.ts";
-import type { RegionsReport } from "../../../src/open-regions.ts";
-import { defineApp } from "../../../src/service.ts";
+import { type RunningApp, startApp } from "../../../src/app/app.ts";
+import type { RegionsReport } from "../../../src/app/open/regions.ts";
+import { defineApp } from "../../../src/app/service.ts";
 import { resolveTopology } from "../../../src/topology/index.ts";
 import { type Ran, type VisitsTables, visitsOf } from "./visits-service.ts";
 

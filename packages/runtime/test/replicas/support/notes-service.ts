@@ -2,7 +2,7 @@
  * The service of the notes site: each person has a counter of their own and one that is kept in their session, and all have two
  * together, one of them cached.
  */
-import { defineService } from "../../../src/service.ts";
+import { defineService } from "../../../src/app/service.ts";
 import { requireUser } from "../../../src/session/drivers/fastify-sessions.ts";
 
 /** Its tables. */

@@ -1,8 +1,8 @@
 /** The notes site: web processes, in all but that they share this one's memory. */
 import type { TestReplicas } from "@rungs/contract/test-replicas";
 import { pino } from "pino";
-import { type RunningApp, startApp } from "../../../src/app.ts";
-import { defineApp } from "../../../src/service.ts";
+import { type RunningApp, startApp } from "../../../src/app/app.ts";
+import { defineApp } from "../../../src/app/service.ts";
 import { resolveTopology } from "../../../src/topology/index.ts";
 import { type NotesTables, notes } from "./notes-service.ts";
 

@@ -1,7 +1,13 @@
 /** The shards of an app, for tools beside it: who owns what, how much, and how busy. Nothing is started, migrated or written. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { openPostgres } from "./database/drivers/postgres.ts";
-import { type Ownership, type Placement, readPlacement, readRecord, type ShardConnection } from "./database/index.ts";
+import { openPostgres } from "../../database/drivers/postgres.ts";
+import {
+  type Ownership,
+  type Placement,
+  readPlacement,
+  readRecord,
+  type ShardConnection,
+} from "../../database/index.ts";
 import {
   type HeavyKey,
   heavyKeys,
@@ -9,10 +15,10 @@ import {
   loadCounters,
   type TableFigures,
   tableFigures,
-} from "./database/sharding/shard-figures.ts";
-import { ConfigError, UnavailableError } from "./kernel/errors.ts";
-import { leaderAddresses } from "./leader-addresses.ts";
-import type { Environment, Topology } from "./topology/index.ts";
+} from "../../database/sharding/shard-figures.ts";
+import { ConfigError, UnavailableError } from "../../kernel/errors.ts";
+import type { Environment, Topology } from "../../topology/index.ts";
+import { leaderAddresses } from "../leaders/leader-addresses.ts";
 
 export type { HeavyKey, TableFigures };
 

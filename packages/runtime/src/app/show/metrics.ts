@@ -1,13 +1,13 @@
 /** What each tier of a running app shows on `/metrics`. */
-import type { Cache, InvalidationBus } from "./cache/index.ts";
-import type { Purger } from "./cdn/index.ts";
-import type { Database, PoolStats, ReplicatedShard, ShardStanding } from "./database/index.ts";
-import type { Live } from "./live/index.ts";
-import type { Metrics } from "./monitor/index.ts";
-import type { RunningQueue } from "./queue/index.ts";
-import type { ReadFloors } from "./read-floors.ts";
-import type { SessionReads } from "./session/index.ts";
-import type { Shedder } from "./web/drivers/shed.ts";
+import type { Cache, InvalidationBus } from "../../cache/index.ts";
+import type { Purger } from "../../cdn/index.ts";
+import type { Database, PoolStats, ReplicatedShard, ShardStanding } from "../../database/index.ts";
+import type { Live } from "../../live/index.ts";
+import type { Metrics } from "../../monitor/index.ts";
+import type { RunningQueue } from "../../queue/index.ts";
+import type { SessionReads } from "../../session/index.ts";
+import type { Shedder } from "../../web/drivers/shed.ts";
+import type { ReadFloors } from "../reads/read-floors.ts";
 
 export function showDatabases<T>(
   metrics: Metrics,

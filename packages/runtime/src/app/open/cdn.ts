@@ -1,8 +1,8 @@
 /** The CDN of a topology, and the purges that commits cause there. */
-import { type Cdn, cloudflareCdn, createPurger, type Purger, varnishCdn } from "./cdn/index.ts";
-import type { Lifecycle } from "./kernel/lifecycle.ts";
-import type { Logger } from "./kernel/log.ts";
-import type { Environment, Topology } from "./topology/index.ts";
+import { type Cdn, cloudflareCdn, createPurger, type Purger, varnishCdn } from "../../cdn/index.ts";
+import type { Lifecycle } from "../../kernel/lifecycle.ts";
+import type { Logger } from "../../kernel/log.ts";
+import type { Environment, Topology } from "../../topology/index.ts";
 
 /** The CDN with its purger; `purger` is undefined where there is no CDN. */
 export interface OpenCdn {

@@ -6,7 +6,7 @@
  * the home database that cannot be reached: their users are answered 503, and as soon as such a shard is back it is migrated,
  * guarded and used. The home database has to be there: names and sessions are in it.
  */
-import { openPostgres, type PostgresAddress } from "./database/drivers/postgres.ts";
+import { openPostgres, type PostgresAddress } from "../../database/drivers/postgres.ts";
 import {
   bringGuard,
   joinShard,
@@ -23,12 +23,12 @@ import {
   readRecord,
   type ShardConnection,
   type TableRegistry,
-} from "./database/index.ts";
-import { systemClock } from "./kernel/clock.ts";
-import { UnavailableError } from "./kernel/errors.ts";
-import type { Lifecycle } from "./kernel/lifecycle.ts";
-import type { Logger } from "./kernel/log.ts";
-import type { Topology } from "./topology/index.ts";
+} from "../../database/index.ts";
+import { systemClock } from "../../kernel/clock.ts";
+import { UnavailableError } from "../../kernel/errors.ts";
+import type { Lifecycle } from "../../kernel/lifecycle.ts";
+import type { Logger } from "../../kernel/log.ts";
+import type { Topology } from "../../topology/index.ts";
 
 export interface PlaceShardsOptions {
   readonly topology: Topology;

@@ -1,7 +1,7 @@
 /** The floors of reads over shards whose leaders answer when the test says so. */
 import { describe, expect, it } from "vitest";
-import { encodePosition, onLeaders, type Position } from "../src/database/index.ts";
-import { type FlooredShard, readFloors } from "../src/read-floors.ts";
+import { type FlooredShard, readFloors } from "../../src/app/reads/read-floors.ts";
+import { encodePosition, onLeaders, type Position } from "../../src/database/index.ts";
 
 const at = (lsn: number, timeline = 1): Position => ({ timeline, lsn: BigInt(lsn) });
 

@@ -7,8 +7,8 @@ import {
   type Positions,
   ReadContext,
   readContext,
-} from "./database/index.ts";
-import type { ReadUnit, ReadUnits, Seen } from "./session/index.ts";
+} from "../../database/index.ts";
+import type { ReadUnit, ReadUnits, Seen } from "../../session/index.ts";
 
 /** Units that are read contexts; what they wait for ends `limitMs` after their begin, default never. */
 export function readUnits({ limitMs = Number.POSITIVE_INFINITY }: { readonly limitMs?: number } = {}): ReadUnits {

@@ -1,6 +1,6 @@
 /** Calls of an app: which methods this process answers, where those of other groups are, and what `/metrics` shows of both. */
 import type { FastifyInstance } from "fastify";
-import { scopeCalls, serveCalls } from "./call/drivers/fastify-calls.ts";
+import { scopeCalls, serveCalls } from "../../call/drivers/fastify-calls.ts";
 import {
   type Call,
   type CallKey,
@@ -12,19 +12,19 @@ import {
   createCallTarget,
   createServedMethods,
   storedCallKeys,
-} from "./call/index.ts";
-import { type JoinedMarks, joinedReads } from "./joined-reads.ts";
-import { type Clock, systemClock } from "./kernel/clock.ts";
-import { ConfigError } from "./kernel/errors.ts";
-import type { Lifecycle } from "./kernel/lifecycle.ts";
-import type { Logger } from "./kernel/log.ts";
-import { type Random, systemRandom } from "./kernel/random.ts";
-import type { Metrics } from "./monitor/index.ts";
-import type { AppDefinition, ServiceContext } from "./service.ts";
-import type { SqlDatabase } from "./session/drivers/database-session-store.ts";
-import { readSigningKeys } from "./session/drivers/database-signing-key.ts";
-import { showCalls, showRefusals } from "./show-calls.ts";
-import { groupOfService, groupsOf, processWork, type Topology } from "./topology/index.ts";
+} from "../../call/index.ts";
+import { type Clock, systemClock } from "../../kernel/clock.ts";
+import { ConfigError } from "../../kernel/errors.ts";
+import type { Lifecycle } from "../../kernel/lifecycle.ts";
+import type { Logger } from "../../kernel/log.ts";
+import { type Random, systemRandom } from "../../kernel/random.ts";
+import type { Metrics } from "../../monitor/index.ts";
+import type { SqlDatabase } from "../../session/drivers/database-session-store.ts";
+import { readSigningKeys } from "../../session/drivers/database-signing-key.ts";
+import { groupOfService, groupsOf, processWork, type Topology } from "../../topology/index.ts";
+import { type JoinedMarks, joinedReads } from "../reads/joined-reads.ts";
+import type { AppDefinition, ServiceContext } from "../service.ts";
+import { showCalls, showRefusals } from "../show/calls.ts";
 
 /** The calls of a process. */
 export interface OpenCalls {
@@ -124,7 +124,7 @@ async function openTargets(options: {
   const { elsewhere, topology, names, sign, clock, random, lifecycle } = options;
   const targets = new Map<string, CallTarget>();
   if (elsewhere.length === 0) return targets;
-  const { httpCalls } = await import("./call/drivers/http-calls.ts");
+  const { httpCalls } = await import("../../call/drivers/http-calls.ts");
   const byGroup = new Map<string, CallTarget>();
   const groups = groupsOf(topology, names);
   for (const service of elsewhere) {

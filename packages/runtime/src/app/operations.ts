@@ -11,10 +11,10 @@ import {
   type InvalidationBusStats,
   type KeyInspection,
   keyTag,
-} from "./cache/index.ts";
-import { ConfigError } from "./kernel/errors.ts";
-import type { OpenRegions, RegionsReport } from "./open-regions.ts";
-import type { BrokerBacklog, RunningQueue } from "./queue/index.ts";
+} from "../cache/index.ts";
+import { ConfigError } from "../kernel/errors.ts";
+import type { BrokerBacklog, RunningQueue } from "../queue/index.ts";
+import type { OpenRegions, RegionsReport } from "./open/regions.ts";
 import type { RouteList, ServiceRoute } from "./route-list.ts";
 
 const word = z.string().min(1).max(10_000);

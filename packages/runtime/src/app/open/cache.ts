@@ -1,7 +1,7 @@
 /** The cache of a process, by the topology joined with those of the others. */
-import { memcachedCacheStore } from "./cache/drivers/memcached-cache-store.ts";
-import { redisCacheStore } from "./cache/drivers/redis-cache-store.ts";
-import { redisInvalidationChannel } from "./cache/drivers/redis-invalidation-channel.ts";
+import { memcachedCacheStore } from "../../cache/drivers/memcached-cache-store.ts";
+import { redisCacheStore } from "../../cache/drivers/redis-cache-store.ts";
+import { redisInvalidationChannel } from "../../cache/drivers/redis-invalidation-channel.ts";
 import {
   type Cache,
   createCache,
@@ -10,12 +10,12 @@ import {
   localCacheStore,
   openInvalidationBus,
   type SharedCacheStore,
-} from "./cache/index.ts";
-import { ConfigError } from "./kernel/errors.ts";
-import type { Lifecycle } from "./kernel/lifecycle.ts";
-import type { Logger } from "./kernel/log.ts";
-import { openRedis, type Redis } from "./redis/redis.ts";
-import { type Environment, Secret, type Topology } from "./topology/index.ts";
+} from "../../cache/index.ts";
+import { ConfigError } from "../../kernel/errors.ts";
+import type { Lifecycle } from "../../kernel/lifecycle.ts";
+import type { Logger } from "../../kernel/log.ts";
+import { openRedis, type Redis } from "../../redis/redis.ts";
+import { type Environment, Secret, type Topology } from "../../topology/index.ts";
 
 /** The cache and what joins it with those of other processes, each undefined where there is none. */
 export interface OpenCache {

@@ -1,6 +1,6 @@
 /** What a process tells a monitor. */
 import { describe, expect, it } from "vitest";
-import { createMetrics } from "../src/monitor/index.ts";
+import { createMetrics } from "../../src/monitor/index.ts";
 
 describe("metrics", () => {
   const observe = (metrics: ReturnType<typeof createMetrics>, route: string, status: number, durationMs: number) =>

@@ -8,13 +8,13 @@ import pg from "pg";
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { type RunningApp, startApp } from "../src/app.ts";
-import { defineMethod, serve } from "../src/call/index.ts";
-import { openJobs } from "../src/open-jobs.ts";
-import { openShards } from "../src/open-shards.ts";
-import { defineEvent, handle } from "../src/queue/index.ts";
-import { defineApp, defineService, type ServiceContext } from "../src/service.ts";
-import { env, resolveTopology, type Topology, type TopologyInput } from "../src/topology/index.ts";
+import { type RunningApp, startApp } from "../../src/app/app.ts";
+import { openJobs } from "../../src/app/open/jobs.ts";
+import { openShards } from "../../src/app/open/shards.ts";
+import { defineApp, defineService, type ServiceContext } from "../../src/app/service.ts";
+import { defineMethod, serve } from "../../src/call/index.ts";
+import { defineEvent, handle } from "../../src/queue/index.ts";
+import { env, resolveTopology, type Topology, type TopologyInput } from "../../src/topology/index.ts";
 
 interface Tables {
   orders: { customer_id: string; cents: number };

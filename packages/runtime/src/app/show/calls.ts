@@ -1,6 +1,6 @@
 /** What `/metrics` shows of calls between services. */
-import { type CallStats, type CallTarget, durationBoundsMs } from "./call/index.ts";
-import type { Metrics } from "./monitor/index.ts";
+import { type CallStats, type CallTarget, durationBoundsMs } from "../../call/index.ts";
+import type { Metrics } from "../../monitor/index.ts";
 
 /** What was called and served, and how the groups called are. */
 export function showCalls(

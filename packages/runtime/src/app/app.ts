@@ -5,9 +5,9 @@
  */
 import { join, resolve } from "node:path";
 import type { FastifyBaseLogger, FastifyRequest } from "fastify";
-import type { Cache } from "./cache/index.ts";
-import { fastifyCachePolicy } from "./cdn/drivers/fastify-cache-policy.ts";
-import type { Purger } from "./cdn/index.ts";
+import type { Cache } from "../cache/index.ts";
+import { fastifyCachePolicy } from "../cdn/drivers/fastify-cache-policy.ts";
+import type { Purger } from "../cdn/index.ts";
 import {
   directory,
   inReadContext,
@@ -15,30 +15,38 @@ import {
   ReadContext,
   readContext,
   type ShardConnection,
-} from "./database/index.ts";
-import { sweepIdempotencyKeys } from "./idempotency/index.ts";
-import { joinedMarks } from "./joined-reads.ts";
-import { systemClock } from "./kernel/clock.ts";
-import { createLifecycle, type Lifecycle } from "./kernel/lifecycle.ts";
-import { systemRandom } from "./kernel/random.ts";
-import { createLive } from "./live/index.ts";
-import { createMetrics, type Metrics } from "./monitor/index.ts";
-import { openCache } from "./open-cache.ts";
-import { openCalls } from "./open-calls.ts";
-import { openCdn } from "./open-cdn.ts";
-import { type OpenDatabases, openDatabases, type StartOptions } from "./open-databases.ts";
-import { showNearSessions } from "./open-near-sessions.ts";
-import { openRegions } from "./open-regions.ts";
-import { limitRequests, openSharedState, showRedis } from "./open-shared-state.ts";
+} from "../database/index.ts";
+import { sweepIdempotencyKeys } from "../idempotency/index.ts";
+import { systemClock } from "../kernel/clock.ts";
+import { createLifecycle, type Lifecycle } from "../kernel/lifecycle.ts";
+import { systemRandom } from "../kernel/random.ts";
+import { createLive } from "../live/index.ts";
+import { createMetrics, type Metrics } from "../monitor/index.ts";
+import { readSigningKey } from "../session/drivers/database-signing-key.ts";
+import { beginSessionReads, settleSessionReads } from "../session/drivers/fastify-session-reads.ts";
+import { fastifySessions } from "../session/drivers/fastify-sessions.ts";
+import { createLoginThrottle, createPasswords, createSessions, seenSigner, sessionReads } from "../session/index.ts";
+import { diskObjects } from "../storage/drivers/disk-objects.ts";
+import { s3Objects } from "../storage/drivers/s3-objects.ts";
+import { createPathSigner, type ObjectStore } from "../storage/index.ts";
+import { processWork, refuseUngrouped, refuseUnsupported, type Topology } from "../topology/index.ts";
+import { openAssets } from "../web/assets.ts";
+import { serveAssets } from "../web/drivers/fastify-assets.ts";
+import { createWebServer } from "../web/drivers/fastify-web.ts";
+import { createShedder, type Shedder } from "../web/drivers/shed.ts";
+import { openCache } from "./open/cache.ts";
+import { openCalls } from "./open/calls.ts";
+import { openCdn } from "./open/cdn.ts";
+import { type OpenDatabases, openDatabases, type StartOptions } from "./open/databases.ts";
+import { showNearSessions } from "./open/near-sessions.ts";
+import { openRegions } from "./open/regions.ts";
+import { limitRequests, openSharedState, showRedis } from "./open/shared-state.ts";
 import { answerOperator } from "./operations.ts";
-import { type ReadFloors, readFloors } from "./read-floors.ts";
-import { readUnits } from "./read-units.ts";
+import { joinedMarks } from "./reads/joined-reads.ts";
+import { type ReadFloors, readFloors } from "./reads/read-floors.ts";
+import { readUnits } from "./reads/read-units.ts";
 import { routeList } from "./route-list.ts";
 import type { AppDefinition, ServiceContext } from "./service.ts";
-import { readSigningKey } from "./session/drivers/database-signing-key.ts";
-import { beginSessionReads, settleSessionReads } from "./session/drivers/fastify-session-reads.ts";
-import { fastifySessions } from "./session/drivers/fastify-sessions.ts";
-import { createLoginThrottle, createPasswords, createSessions, seenSigner, sessionReads } from "./session/index.ts";
 import {
   showBacklog,
   showCache,
@@ -51,15 +59,7 @@ import {
   showSessionReads,
   showShards,
   showShedding,
-} from "./show-metrics.ts";
-import { diskObjects } from "./storage/drivers/disk-objects.ts";
-import { s3Objects } from "./storage/drivers/s3-objects.ts";
-import { createPathSigner, type ObjectStore } from "./storage/index.ts";
-import { processWork, refuseUngrouped, refuseUnsupported, type Topology } from "./topology/index.ts";
-import { openAssets } from "./web/assets.ts";
-import { serveAssets } from "./web/drivers/fastify-assets.ts";
-import { createWebServer } from "./web/drivers/fastify-web.ts";
-import { createShedder, type Shedder } from "./web/drivers/shed.ts";
+} from "./show/metrics.ts";
 
 export { type OpenDatabases, openDatabases, type StartOptions };
 

@@ -3,10 +3,10 @@
  * what it has written and read itself is known to the session of the request that called. Two things are told each way: how far the
  * databases had got, where they have followers, and the number of the newest invalidation, where processes have caches.
  */
-import type { CallReads } from "./call/index.ts";
-import { inReadContext, ReadContext, readContext } from "./database/index.ts";
+import type { CallReads } from "../../call/index.ts";
+import { inReadContext, ReadContext, readContext } from "../../database/index.ts";
+import type { WriteMarks } from "../../session/index.ts";
 import { positionsOf, seenOf } from "./read-units.ts";
-import type { WriteMarks } from "./session/index.ts";
 
 /** Numbers of changes that know of those made by callees, so that sessions are told of them as of one's own. */
 export interface JoinedMarks extends WriteMarks {

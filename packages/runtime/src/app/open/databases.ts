@@ -5,8 +5,8 @@ import {
   type EmbeddedPostgres,
   embeddedConnection,
   startEmbeddedPostgres,
-} from "./database/drivers/embedded-postgres.ts";
-import { openPostgres, type PostgresAddress } from "./database/drivers/postgres.ts";
+} from "../../database/drivers/embedded-postgres.ts";
+import { openPostgres, type PostgresAddress } from "../../database/drivers/postgres.ts";
 import {
   type Database,
   directoryMigrations,
@@ -23,20 +23,16 @@ import {
   shardedDatabase,
   type TableDeclaration,
   tableRegistry,
-} from "./database/index.ts";
-import { idempotencyMigrations } from "./idempotency/index.ts";
-import { systemClock } from "./kernel/clock.ts";
-import { ConfigError } from "./kernel/errors.ts";
-import type { Lifecycle } from "./kernel/lifecycle.ts";
-import { systemRandom } from "./kernel/random.ts";
-import { leaderAddresses } from "./leader-addresses.ts";
-import { openBroker } from "./open-broker.ts";
-import { placeShards } from "./open-placement.ts";
-import { type PostgresQueue, postgresQueue, queueMigrations } from "./queue/index.ts";
-import type { AppDefinition, ServiceContext } from "./service.ts";
-import { sessionRevocationMigrations } from "./session/drivers/database-session-revocations.ts";
-import { sessionMigrations } from "./session/drivers/database-session-store.ts";
-import { signingKeyMigrations } from "./session/drivers/database-signing-key.ts";
+} from "../../database/index.ts";
+import { idempotencyMigrations } from "../../idempotency/index.ts";
+import { systemClock } from "../../kernel/clock.ts";
+import { ConfigError } from "../../kernel/errors.ts";
+import type { Lifecycle } from "../../kernel/lifecycle.ts";
+import { systemRandom } from "../../kernel/random.ts";
+import { type PostgresQueue, postgresQueue, queueMigrations } from "../../queue/index.ts";
+import { sessionRevocationMigrations } from "../../session/drivers/database-session-revocations.ts";
+import { sessionMigrations } from "../../session/drivers/database-session-store.ts";
+import { signingKeyMigrations } from "../../session/drivers/database-signing-key.ts";
 import {
   databaseGroupOf,
   type Environment,
@@ -44,7 +40,11 @@ import {
   Secret,
   type Topology,
   topologyOfDatabase,
-} from "./topology/index.ts";
+} from "../../topology/index.ts";
+import { leaderAddresses } from "../leaders/leader-addresses.ts";
+import type { AppDefinition, ServiceContext } from "../service.ts";
+import { openBroker } from "./broker.ts";
+import { placeShards } from "./placement.ts";
 
 export interface StartOptions {
   readonly topology: Topology;

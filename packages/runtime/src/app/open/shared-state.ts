@@ -1,25 +1,25 @@
 /** What the processes of an app share beside the database: sessions, counts and live messages, by the topology in Redis or not. */
 import { readFile } from "node:fs/promises";
 import type { FastifyInstance, FastifyRequest } from "fastify";
-import { ConfigError } from "./kernel/errors.ts";
-import type { Lifecycle } from "./kernel/lifecycle.ts";
-import type { Logger } from "./kernel/log.ts";
-import { localFanOut } from "./live/drivers/local-fan-out.ts";
-import { redisFanOut } from "./live/drivers/redis-fan-out.ts";
-import type { FanOut } from "./live/index.ts";
-import type { Metrics } from "./monitor/index.ts";
-import { type NearSessions, openNearSessions } from "./open-near-sessions.ts";
-import { openRedis, type Redis } from "./redis/redis.ts";
-import { databaseSessionRevocations } from "./session/drivers/database-session-revocations.ts";
-import { databaseSessionStore, type SqlDatabase } from "./session/drivers/database-session-store.ts";
-import { redisAttemptStore } from "./session/drivers/redis-attempt-store.ts";
-import { redisSessionStore } from "./session/drivers/redis-session-store.ts";
-import { type AttemptStore, adoptingSessionStore, localAttemptStore, type SessionStore } from "./session/index.ts";
-import { type Address, type Environment, Secret, type Topology } from "./topology/index.ts";
-import { fastifyRateLimit } from "./web/drivers/fastify-rate-limit.ts";
-import { localRateLimitStore } from "./web/drivers/local-rate-limit-store.ts";
-import { redisRateLimitStore } from "./web/drivers/redis-rate-limit-store.ts";
-import { type RateLimitStore, rateLimit } from "./web/rate-limit.ts";
+import { ConfigError } from "../../kernel/errors.ts";
+import type { Lifecycle } from "../../kernel/lifecycle.ts";
+import type { Logger } from "../../kernel/log.ts";
+import { localFanOut } from "../../live/drivers/local-fan-out.ts";
+import { redisFanOut } from "../../live/drivers/redis-fan-out.ts";
+import type { FanOut } from "../../live/index.ts";
+import type { Metrics } from "../../monitor/index.ts";
+import { openRedis, type Redis } from "../../redis/redis.ts";
+import { databaseSessionRevocations } from "../../session/drivers/database-session-revocations.ts";
+import { databaseSessionStore, type SqlDatabase } from "../../session/drivers/database-session-store.ts";
+import { redisAttemptStore } from "../../session/drivers/redis-attempt-store.ts";
+import { redisSessionStore } from "../../session/drivers/redis-session-store.ts";
+import { type AttemptStore, adoptingSessionStore, localAttemptStore, type SessionStore } from "../../session/index.ts";
+import { type Address, type Environment, Secret, type Topology } from "../../topology/index.ts";
+import { fastifyRateLimit } from "../../web/drivers/fastify-rate-limit.ts";
+import { localRateLimitStore } from "../../web/drivers/local-rate-limit-store.ts";
+import { redisRateLimitStore } from "../../web/drivers/redis-rate-limit-store.ts";
+import { type RateLimitStore, rateLimit } from "../../web/rate-limit.ts";
+import { type NearSessions, openNearSessions } from "./near-sessions.ts";
 
 /** The drivers a topology asks for. */
 export interface SharedState {

@@ -1,8 +1,8 @@
 /** What `/metrics` shows of regions. */
-import { type CallStats, durationBoundsMs } from "./call/index.ts";
-import type { LeaderRegions } from "./leader-regions.ts";
-import type { Metrics } from "./monitor/index.ts";
-import type { ForwardedRequests } from "./web/drivers/forwarded-requests.ts";
+import { type CallStats, durationBoundsMs } from "../../call/index.ts";
+import type { Metrics } from "../../monitor/index.ts";
+import type { ForwardedRequests } from "../../web/drivers/forwarded-requests.ts";
+import type { LeaderRegions } from "../leaders/leader-regions.ts";
 
 /** Where the leaders are, what was forwarded to other regions, and what came from there. */
 export function showRegions(

@@ -1,22 +1,22 @@
 /** The regions of an app, as one of its processes meets them: where the leaders are, and how requests get there and come from there. */
 import type { FastifyRequest } from "fastify";
-import { CallStats, CircuitBreaker, storedCallKeys } from "./call/index.ts";
-import type { Database, ShardConnection } from "./database/index.ts";
-import { systemClock } from "./kernel/clock.ts";
-import type { Lifecycle } from "./kernel/lifecycle.ts";
-import type { Logger } from "./kernel/log.ts";
-import { systemRandom } from "./kernel/random.ts";
-import { type LeaderRegion, watchLeaderRegions } from "./leader-regions.ts";
-import type { Metrics } from "./monitor/index.ts";
-import type { SqlDatabase } from "./session/drivers/database-session-store.ts";
-import { readSigningKeys } from "./session/drivers/database-signing-key.ts";
-import { showRegions } from "./show-regions.ts";
-import { otherRegions, ownDatabaseGroup, type Topology, topologyOfDatabase } from "./topology/index.ts";
-import { type FastifyForwardOptions, type ForwardTarget, fastifyForward } from "./web/drivers/fastify-forward.ts";
-import type { WebServer } from "./web/drivers/fastify-web.ts";
-import { type ForwardedRequests, forwardedRequests } from "./web/drivers/forwarded-requests.ts";
-import { regionLink } from "./web/drivers/region-link.ts";
-import { forwardSigner, forwardVerifier } from "./web/forward-signature.ts";
+import { CallStats, CircuitBreaker, storedCallKeys } from "../../call/index.ts";
+import type { Database, ShardConnection } from "../../database/index.ts";
+import { systemClock } from "../../kernel/clock.ts";
+import type { Lifecycle } from "../../kernel/lifecycle.ts";
+import type { Logger } from "../../kernel/log.ts";
+import { systemRandom } from "../../kernel/random.ts";
+import type { Metrics } from "../../monitor/index.ts";
+import type { SqlDatabase } from "../../session/drivers/database-session-store.ts";
+import { readSigningKeys } from "../../session/drivers/database-signing-key.ts";
+import { otherRegions, ownDatabaseGroup, type Topology, topologyOfDatabase } from "../../topology/index.ts";
+import { type FastifyForwardOptions, type ForwardTarget, fastifyForward } from "../../web/drivers/fastify-forward.ts";
+import type { WebServer } from "../../web/drivers/fastify-web.ts";
+import { type ForwardedRequests, forwardedRequests } from "../../web/drivers/forwarded-requests.ts";
+import { regionLink } from "../../web/drivers/region-link.ts";
+import { forwardSigner, forwardVerifier } from "../../web/forward-signature.ts";
+import { type LeaderRegion, watchLeaderRegions } from "../leaders/leader-regions.ts";
+import { showRegions } from "../show/regions.ts";
 
 /** What the operator may ask a process about regions. */
 export interface RegionsReport {

@@ -1,18 +1,18 @@
 /** The jobs of an app, for tools beside it: nothing is started, migrated or written until the caller acts on a job. */
-import { openPostgres } from "./database/drivers/postgres.ts";
-import { type ShardConnection, verifyPlacement } from "./database/index.ts";
-import { ConfigError, UnavailableError } from "./kernel/errors.ts";
-import { silentLogger } from "./kernel/log.ts";
-import { leaderAddresses } from "./leader-addresses.ts";
-import { openBroker } from "./open-broker.ts";
-import { type JobAdmin, jobAdmin } from "./queue/index.ts";
+import { openPostgres } from "../../database/drivers/postgres.ts";
+import { type ShardConnection, verifyPlacement } from "../../database/index.ts";
+import { ConfigError, UnavailableError } from "../../kernel/errors.ts";
+import { silentLogger } from "../../kernel/log.ts";
+import { type JobAdmin, jobAdmin } from "../../queue/index.ts";
 import {
   databaseGroupOf,
   databaseGroups,
   type Environment,
   type Topology,
   topologyOfDatabase,
-} from "./topology/index.ts";
+} from "../../topology/index.ts";
+import { leaderAddresses } from "../leaders/leader-addresses.ts";
+import { openBroker } from "./broker.ts";
 
 /** A shard or the broker that did not answer. */
 export interface MissingPlace {

@@ -1,19 +1,19 @@
 /** Reading sessions in this process's region: the topology's `sessions.replica` becomes a copy near the session store. */
 import { randomUUID } from "node:crypto";
-import { ConfigError } from "./kernel/errors.ts";
-import type { Lifecycle } from "./kernel/lifecycle.ts";
-import type { Logger } from "./kernel/log.ts";
-import type { Metrics } from "./monitor/index.ts";
-import { openRedis, type Redis } from "./redis/redis.ts";
-import { redisHeartbeat } from "./session/drivers/redis-heartbeat.ts";
-import { redisSessionStore } from "./session/drivers/redis-session-store.ts";
+import { ConfigError } from "../../kernel/errors.ts";
+import type { Lifecycle } from "../../kernel/lifecycle.ts";
+import type { Logger } from "../../kernel/log.ts";
+import type { Metrics } from "../../monitor/index.ts";
+import { openRedis, type Redis } from "../../redis/redis.ts";
+import { redisHeartbeat } from "../../session/drivers/redis-heartbeat.ts";
+import { redisSessionStore } from "../../session/drivers/redis-session-store.ts";
 import {
   type CopyAge,
   type NearSessionStore,
   nearSessionStore,
   openCopyAge,
   type SessionStore,
-} from "./session/index.ts";
+} from "../../session/index.ts";
 
 /** Sessions with a copy near by. */
 export interface NearSessions {

@@ -11,8 +11,8 @@
  *   that is announced is heard again. At a start every floor is in doubt.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { CommitMarks, InvalidationTarget } from "./cache/index.ts";
-import { decodePosition, encodePosition, onLeaders, type Position } from "./database/index.ts";
+import type { CommitMarks, InvalidationTarget } from "../../cache/index.ts";
+import { decodePosition, encodePosition, onLeaders, type Position } from "../../database/index.ts";
 
 /** What the floors need of a shard with followers. */
 export interface FlooredShard {

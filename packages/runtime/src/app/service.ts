@@ -1,19 +1,19 @@
 /** What the developer of an app declares: services and the app that joins them. Data and functions only; nothing runs here. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import type { Cache } from "./cache/index.ts";
-import type { Call, ServedMethod } from "./call/index.ts";
-import type { Database, Directory, NamedMigration, TableDeclaration } from "./database/index.ts";
-import type { Clock } from "./kernel/clock.ts";
-import { ConfigError } from "./kernel/errors.ts";
-import type { Logger } from "./kernel/log.ts";
-import type { Random } from "./kernel/random.ts";
-import type { Live } from "./live/index.ts";
-import type { Handler, Schedule } from "./queue/index.ts";
-import type { LoginThrottle, Passwords, Sessions } from "./session/index.ts";
-import type { ObjectStore, PathSigner } from "./storage/index.ts";
-import type { Environment } from "./topology/index.ts";
-import type { Assets } from "./web/assets.ts";
-import type { ErrorAnswer } from "./web/index.ts";
+import type { Cache } from "../cache/index.ts";
+import type { Call, ServedMethod } from "../call/index.ts";
+import type { Database, Directory, NamedMigration, TableDeclaration } from "../database/index.ts";
+import type { Clock } from "../kernel/clock.ts";
+import { ConfigError } from "../kernel/errors.ts";
+import type { Logger } from "../kernel/log.ts";
+import type { Random } from "../kernel/random.ts";
+import type { Live } from "../live/index.ts";
+import type { Handler, Schedule } from "../queue/index.ts";
+import type { LoginThrottle, Passwords, Sessions } from "../session/index.ts";
+import type { ObjectStore, PathSigner } from "../storage/index.ts";
+import type { Environment } from "../topology/index.ts";
+import type { Assets } from "../web/assets.ts";
+import type { ErrorAnswer } from "../web/index.ts";
 
 /** The tiers, as a service's code sees them. `T`: the tables, as Kysely types them. */
 export interface ServiceContext<T> {

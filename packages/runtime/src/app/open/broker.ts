@@ -1,11 +1,11 @@
 /** The message broker of a topology; it connects when it is first used. */
 import { readFile } from "node:fs/promises";
-import { ConfigError } from "./kernel/errors.ts";
-import type { Logger } from "./kernel/log.ts";
-import { kafkaBroker } from "./queue/drivers/kafka-broker.ts";
-import { rabbitmqBroker } from "./queue/drivers/rabbitmq-broker.ts";
-import type { Broker } from "./queue/index.ts";
-import { type Environment, Secret, type Topology } from "./topology/index.ts";
+import { ConfigError } from "../../kernel/errors.ts";
+import type { Logger } from "../../kernel/log.ts";
+import { kafkaBroker } from "../../queue/drivers/kafka-broker.ts";
+import { rabbitmqBroker } from "../../queue/drivers/rabbitmq-broker.ts";
+import type { Broker } from "../../queue/index.ts";
+import { type Environment, Secret, type Topology } from "../../topology/index.ts";
 
 /**
  * Undefined where jobs live in the database alone. Raises `CONFIG_INVALID` for an address that no driver takes and a file of certificates

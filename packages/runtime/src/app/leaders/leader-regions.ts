@@ -5,9 +5,9 @@
  * Leaders are asked every half second, each on the connection on which it is asked about itself anyway. One that does not answer keeps the
  * region it had: requests for it are refused there, and whoever meets that asks again.
  */
-import type { ShardConnection } from "./database/index.ts";
-import type { Logger } from "./kernel/log.ts";
-import { defaultLeaderRegion, type Topology } from "./topology/index.ts";
+import type { ShardConnection } from "../../database/index.ts";
+import type { Logger } from "../../kernel/log.ts";
+import { defaultLeaderRegion, type Topology } from "../../topology/index.ts";
 
 /** Where one shard's leader is. */
 export interface LeaderRegion {

@@ -1,10 +1,10 @@
 /** Where an app's databases are, for tools beside it. */
 import { access } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { embeddedConnection } from "./database/drivers/embedded-postgres.ts";
-import type { PostgresAddress } from "./database/drivers/postgres.ts";
-import { UnavailableError } from "./kernel/errors.ts";
-import { type Environment, Secret, type Topology, topologyOfDatabase } from "./topology/index.ts";
+import { embeddedConnection } from "../../database/drivers/embedded-postgres.ts";
+import type { PostgresAddress } from "../../database/drivers/postgres.ts";
+import { UnavailableError } from "../../kernel/errors.ts";
+import { type Environment, Secret, type Topology, topologyOfDatabase } from "../../topology/index.ts";
 
 /**
  * Addresses of the shards' leaders: servers, or the embedded databases that a running app holds. `group`: of the database that its
