@@ -93,7 +93,8 @@ export function openSide({ urls, shopUrls, brokerUrl }: BankPlaces, side: Side) 
       await sleep(1);
       await once(db.for(payeeId), (tx) => tx.run(book, { ownerId: payeeId, number: -1, amount }), "credit");
     },
-    { concurrency: 20, attemptsMax: 3, backoff: { firstMs: 20, maxMs: 50 } },
+    // A try that its process dies in counts too: of thousands of jobs one is hit three times now and then, but never ten times.
+    { concurrency: 20, attemptsMax: 10, backoff: { firstMs: 20, maxMs: 50 } },
   );
   const receipt = handle(
     transferBooked,

@@ -9,13 +9,13 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { UnavailableError } from "rungs";
 import type { Component, MemberReport, ProcessReport } from "../component.ts";
 import { askJson } from "../process/http-json.ts";
 import { ManagedProcess } from "../process/managed-process.ts";
 import { writePrivate } from "../process/secrets.ts";
 import { ownedFolder, type ServerUser } from "../process/server-home.ts";
+import { untilFound } from "../process/until.ts";
 import { watchSilence } from "../process/watch-silence.ts";
 import { prepareAppDatabase } from "./app-database.ts";
 import type { EtcdComponent } from "./etcd.ts";
@@ -153,23 +153,25 @@ async function untilReady(
   signal: AbortSignal,
   { followed, logs }: { readonly followed: boolean; readonly logs: () => string },
 ): Promise<PatroniMember> {
-  const deadline = performance.now() + readyWithinMs;
   const follower = cluster.replication === "asynchronous" ? /replica|standby/ : /sync_standby/;
   let seen: readonly MemberReport[] = [];
-  while (performance.now() < deadline) {
-    signal.throwIfAborted();
-    seen = await membersOf(cluster.members, signal).catch(() => []);
-    const leader = seen.find((member) => member.role === "leader" && isUp(member));
-    const isFollowed = !followed || seen.some((member) => follower.test(member.role) && isUp(member));
-    const found = cluster.members.find(({ name }) => name === leader?.name);
-    if (found !== undefined && isFollowed) return found;
-    await sleep(100, undefined, { signal }).catch(() => {});
-  }
-  throw new UnavailableError(
-    "SERVER_START_FAILED",
-    `${scopeOf(cluster.shard)} has no leader${followed ? " with a follower" : ""} after ${readyWithinMs / 1_000} s (${statesOf(seen)}). The logs of its servers end with:\n${logs()}`,
-    { canRetry: false },
-  );
+  return untilFound({
+    withinMs: readyWithinMs,
+    everyMs: 100,
+    signal,
+    async find() {
+      seen = await membersOf(cluster.members, signal).catch(() => []);
+      const leader = seen.find((member) => member.role === "leader" && isUp(member));
+      const isFollowed = !followed || seen.some((member) => follower.test(member.role) && isUp(member));
+      return isFollowed ? cluster.members.find(({ name }) => name === leader?.name) : undefined;
+    },
+    late: () =>
+      new UnavailableError(
+        "SERVER_START_FAILED",
+        `${scopeOf(cluster.shard)} has no leader${followed ? " with a follower" : ""} after ${readyWithinMs / 1_000} s (${statesOf(seen)}). The logs of its servers end with:\n${logs()}`,
+        { canRetry: false },
+      ),
+  });
 }
 
 /** One server with its Patroni. */
