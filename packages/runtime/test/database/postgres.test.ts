@@ -103,6 +103,19 @@ describe("the PostgreSQL driver", () => {
     await shard.close();
   });
 
+  it("says of an error in a transaction where the statement was run", async () => {
+    const shard = open();
+    const failed = shard.kysely.transaction().execute(async (tx) => {
+      await sql`select * from nowhere`.execute(tx);
+    });
+    const error = await failed.catch((raised: unknown) => raised);
+    expect(error).toMatchObject({
+      code: "42P01",
+      stack: expect.stringMatching(/nowhere[\s\S]*at async [\s\S]*postgres\.test\.ts/),
+    });
+    await shard.close();
+  });
+
   it("closes every connection when closed, whichever way they were opened, and may be closed twice", async () => {
     for (const use of ["query", "kysely"] as const) {
       const shard = openPostgres({ name: `closing ${use}`, address: { url: server.connectionString } });

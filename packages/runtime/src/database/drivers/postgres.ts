@@ -19,7 +19,7 @@ import { type Logger, silentLogger } from "../../kernel/log.ts";
 import type { ShardConnection } from "../database.ts";
 import { isReadOnlyRefusal, mustDiscard } from "./postgres-errors.ts";
 import type { LeaderOptions } from "./postgres-failover.ts";
-import { BoundedPool, type PostgresAddress, type PostgresPoolOptions } from "./postgres-pool.ts";
+import { BoundedPool, type PostgresAddress, type PostgresPoolOptions, pgQuery } from "./postgres-pool.ts";
 
 export type { LeaderOptions, PostgresAddress, PostgresPoolOptions };
 
@@ -193,6 +193,8 @@ class PooledConnection implements DatabaseConnection {
       try {
         return await this.ask(query);
       } catch (error) {
+        // Where the statement was run says more than the socket's callback.
+        if (error instanceof Error) Error.captureStackTrace(error);
         if (mustDiscard(error) && !(this.isReadOnly && isReadOnlyRefusal(error))) this.isBroken = true;
         if (!this.isBroken || !(await this.pool.isRecovered(error, "query", { canRepeat, deadlineAt }))) {
           throw this.isReadOnly && isReadOnlyRefusal(error) ? error : this.pool.translate(error);
@@ -204,12 +206,25 @@ class PooledConnection implements DatabaseConnection {
 
   private async ask(query: pg.QueryConfig): Promise<pg.QueryResult> {
     if (this.client === undefined) throw new Error("Connection terminated: the connection was given up.");
-    const answer: pg.QueryResult | pg.QueryResult[] = await this.client.query(query);
+    const answer = await this.answerOf(this.client, query);
     if (!Array.isArray(answer)) return answer;
     // Two statements were sent: a beginning, and whether the server leads.
     const [begun, standby] = answer as unknown as [pg.QueryResult, pg.QueryResult];
     if ((standby.rows[0] as { in_hot_standby?: string } | undefined)?.in_hot_standby !== "on") return begun;
     throw Object.assign(new Error("the server follows another one now"), { code: "25006" });
+  }
+
+  private answerOf(
+    client: pg.PoolClient,
+    { name, text, values }: pg.QueryConfig,
+  ): Promise<pg.QueryResult | pg.QueryResult[]> {
+    return new Promise((resolve, reject) => {
+      client.query(
+        pgQuery(name, text, values, (error, result) =>
+          error == null ? resolve(result as pg.QueryResult) : reject(error),
+        ),
+      );
+    });
   }
 
   /** The old client is given up first, so that the pool has room. */
