@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type ConduitAtRung, startConduitAt, targets } from "../support/rungs.ts";
-import { findChromium, launch, type Person, person } from "./support/chromium.ts";
+import { findChromium, launch, type Person, person, tellOnFailure } from "./support/chromium.ts";
 
 const program = findChromium();
 const reason = program === undefined ? " [not run: no Chromium found; install it or set CHROMIUM_PATH]" : "";
@@ -54,6 +54,7 @@ describe.skipIf(program === undefined).each(targets([{ shards: 1, cache: "on" }]
       async (device, options) => {
         const writer = await person(browser, conduit.url, options);
         const reader = await person(browser, conduit.url, options);
+        tellOnFailure(writer, reader);
         const names = { writer: `writer-${device}`, reader: `reader-${device}` };
         const title = `A walk on the ${device}`;
         const { page } = writer;

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { minorUnitsOf, money } from "../../src/domain/money.ts";
 import { type PayingConduit, startPayingConduit, until } from "../support/payments.ts";
 import { signUp, type Visitor, visitor } from "./support/browserless.ts";
-import { findChromium, launch, person } from "./support/chromium.ts";
+import { findChromium, launch, person, tellOnFailure } from "./support/chromium.ts";
 import { attributeOf, dangersIn, elementsOf, payloads } from "./support/inspect.ts";
 
 let conduit: PayingConduit;
@@ -217,6 +217,7 @@ describe.skipIf(program === undefined)(`in Chromium${reason}`, () => {
     { timeout: 90_000 },
     async (device, options) => {
       const [one, two] = [await person(browser, conduit.url, options), await person(browser, conduit.url, options)];
+      tellOnFailure(one, two);
       await register(one.page, `giver-${device}`);
       await register(two.page, `taker-${device}`);
       await two.page.goto("/tips");
