@@ -1,12 +1,12 @@
 /**
  * What is left of the throughput past saturation: an open loop at 1, 2 and 5 times the capacity against one web process of Conduit,
- * directly and through nginx, and against two behind nginx. Cache off, so that each request is work.
+ * directly and through the balancer, and against two behind it. Cache off, so that each request is work.
  *
  * Goodput is told twice, as a share of the capacity: by the number of accepted requests, and by their work, where a request of a kind
  * counts as 1 / (the capacity for that kind alone). They differ for a mix: the signed-in, who are shed last, cost more than the others.
  *
- * `npm run bench:overload -- --people 500 --seconds 6`. The generator is this process; on few cores it takes its share of them from the
- * servers, so its processor time is printed beside theirs.
+ * `npm run bench:overload -- --people 500 --seconds 6 --balancer haproxy`; nginx unless another one is named. The generator is this
+ * process; on few cores it takes its share of them from the servers, so its processor time is printed beside theirs.
  */
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
@@ -27,8 +27,10 @@ const { values } = parseArgs({
     seconds: { type: "string", default: "6" },
     rounds: { type: "string", default: "3" },
     only: { type: "string", default: "" },
+    balancer: { type: "string", default: "nginx" },
   },
 });
+const { balancer } = values;
 const durationMs = Number(values.seconds) * 1_000;
 const rounds = Number(values.rounds);
 const factors = [1, 2, 5];
@@ -57,7 +59,7 @@ const database = await seededDatabase(values.people);
 try {
   for (const processes of [1, 2]) {
     const stack = await startStack({
-      flags: ["--rung", "2", "--processes", String(processes)],
+      flags: ["--rung", "2", "--processes", String(processes), "--balancer", balancer],
       databaseUrl: database.url,
       cache: "off",
     });
@@ -65,7 +67,7 @@ try {
       const tokens: string[] = [];
       for (let index = 0; index < 20; index++) tokens.push(await register(stack.port, `bench${processes}x${index}`));
       if (processes === 1) await measure("one process, directly", stack, stack.web[0]?.port as number, tokens);
-      await measure(`${processes} behind nginx`, stack, stack.port, tokens);
+      await measure(`${processes} behind ${balancer}`, stack, stack.port, tokens);
     } finally {
       await stack.stop();
     }
@@ -223,7 +225,7 @@ async function usage(stack: StartedStack): Promise<{ name: string; used: number 
   const web = await Promise.all(stack.web.map(({ pid }) => cpuSeconds(pid)));
   return [
     { name: "web", used: web.reduce((sum, one) => sum + one, 0) },
-    { name: "nginx", used: await cpuSeconds(stack.pidOf("balancer")) },
+    { name: balancer, used: await cpuSeconds(stack.pidOf("balancer")) },
     { name: "generator", used: (user + system) / 1e6 },
   ];
 }

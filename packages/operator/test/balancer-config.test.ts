@@ -6,9 +6,9 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Balancer, networksOf } from "../src/stack/front/balancer.ts";
-import { haproxyConfig } from "../src/stack/front/haproxy-config.ts";
 import { nginxConfig } from "../src/stack/front/nginx-config.ts";
 import { findProgram } from "../src/stack/process/find-program.ts";
+import { haproxyTakes } from "./support/haproxy.ts";
 import { type RunningStack, startStackApp } from "./support/stack.ts";
 
 const run = promisify(execFile);
@@ -60,15 +60,7 @@ describe("the configuration of", () => {
   });
 
   it.each(cases)("HAProxy with %s is one that HAProxy takes", async (_name, model) => {
-    const file = join(folder, "haproxy.cfg");
-    const answers = join(folder, "answers");
-    await mkdir(answers, { recursive: true });
-    for (const status of [502, 503, 504])
-      await writeFile(join(answers, `${status}.http`), "HTTP/1.1 503 Service Unavailable\r\n\r\n");
-    await writeFile(file, haproxyConfig(model, { socket: join(folder, "s.sock"), answers, inUse: new Set(["web-1"]) }));
-    const { stdout, stderr } = await run(findProgram("haproxy", process.env) as string, ["-c", "-f", file]);
-    expect(`${stdout}${stderr}`).toContain("Configuration file is valid");
-    expect(stderr).not.toContain("WARNING");
+    expect(await haproxyTakes(model, { folder })).toBe("");
   });
 });
 

@@ -1,6 +1,6 @@
 /** What `--regions` means before anything starts: parts, names, addresses, settings of each region, and what is refused. */
 import { execFile, execFileSync } from "node:child_process";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -21,6 +21,7 @@ import { type RegionChoice, regionNames } from "../src/stack/regions/planned-reg
 import { portNames } from "../src/stack/stack-parts.ts";
 import { planStack, type StackPlan } from "../src/stack/stack-plan.ts";
 import { rungs } from "./support/cli.ts";
+import { haproxyTakes } from "./support/haproxy.ts";
 import { stackApp } from "./support/stack.ts";
 
 let folder: string;
@@ -150,7 +151,6 @@ describe("the plan of two regions", () => {
       { environment: { QUEUE_URL: "amqp://h" } },
       "queue.url names one broker for all",
     ],
-    ["HAProxy", { web: { balancer: "haproxy" } }, {}, "only nginx takes what other regions forward"],
     ["embedded databases", {}, { rung: "3" }, "embedded databases are not copied to another region. Add --rung 5"],
     [
       "databases of the operator's",
@@ -292,11 +292,10 @@ describe("a region's balancer", () => {
     expect(balancer.forwardedPort).toBe(ports["us-forward"]);
   });
 
+  const split = { ...(balancer.split as NonNullable<Balancer["split"]>), rules: [] };
+
   it("takes forwarded requests on loopback by the same ways, and no client's word for one", () => {
-    const text = nginxConfig(
-      { ...balancer, split: { ...(balancer.split as NonNullable<Balancer["split"]>), rules: [] } },
-      { work: "/w", pages: "/p", accessLog: "/l" },
-    );
+    const text = nginxConfig({ ...balancer, split }, { work: "/w", pages: "/p", accessLog: "/l" });
     const [before = "", inner = ""] = text.split("# What other regions forward");
     expect(inner).toContain(`listen 127.0.0.1:${ports["us-forward"]} `);
     expect(inner).toContain("proxy_pass http://$group;");
@@ -305,6 +304,18 @@ describe("a region's balancer", () => {
     expect(inner).not.toContain("X-Forwarded-For");
     expect(inner).not.toContain('Rungs-Forwarded ""');
     expect(before).toContain('proxy_set_header Rungs-Forwarded "";');
+  });
+
+  it("does so as HAProxy too, which takes its file", async () => {
+    expect(planned({ web: { balancer: "haproxy" } }).balancer).toBe("haproxy");
+    expect(await haproxyTakes({ ...balancer, split }, { folder })).toBe("");
+    const text = await readFile(join(folder, "haproxy.cfg"), "utf8");
+    const [before = "", rest = ""] = text.split("# What other regions forward");
+    const [inner] = rest.split("\nbackend ");
+    expect(inner).toContain(`bind 127.0.0.1:${ports["us-forward"]} `);
+    for (const kind of ["", ".keyed", ".uploads_0"]) expect(inner).toContain(`use_backend %[var(txn.group)]${kind}`);
+    expect(inner).not.toMatch(/txn\.room|X-Forwarded|Rungs-Forwarded/);
+    expect(before).toContain("http-request del-header Rungs-Forwarded");
   });
 
   it("has a file that nginx takes", async () => {

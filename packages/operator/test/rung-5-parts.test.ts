@@ -21,6 +21,7 @@ import { expectOk } from "../src/stack/process/http-probe.ts";
 import { choosePorts } from "../src/stack/process/ports.ts";
 import { planStack, type StackPlan } from "../src/stack/stack-plan.ts";
 import { rungs } from "./support/cli.ts";
+import { haproxyTakes } from "./support/haproxy.ts";
 import { until } from "./support/orders.ts";
 import { identities, type RunningStack, stackApp, startStackApp, stillRunning } from "./support/stack.ts";
 
@@ -115,7 +116,6 @@ describe("the plan of groups", () => {
 
   it.each<[string, TopologyInput, string]>([
     ["a service without a balancer", { services: { payments: {} } }, "need a balancer in front: --balancer nginx"],
-    ["a service behind HAProxy", { web: { balancer: "haproxy" }, services: { payments: {} } }, "only nginx tells"],
     ["a name of another part", { web: { balancer: "nginx" }, services: { cache: {} } }, "another part of the stack"],
     ["a companion's name", { web: { balancer: "nginx" }, services: { bank: {} } }, "another part of the stack"],
     [
@@ -218,7 +218,7 @@ describe("routing rules", () => {
     );
   }, 30_000);
 
-  it("become a configuration that nginx takes", async () => {
+  it("become a configuration that nginx takes, and one that HAProxy takes", async () => {
     const plan = planned({
       web: { balancer: "nginx" },
       services: { workers: {}, payments: { processes: 2 }, bot: {} },
@@ -231,7 +231,7 @@ describe("routing rules", () => {
     const [region] = plan.regions as [StackPlan["regions"][number]];
     const balancer = balancerOf(plan, { region, appPort: 21_999, ports });
     const rules = routingRules([
-      ...[route("web", "/p/list"), route("payments", '/p/:id(^[0-9]{2}$)/"x"', "POST"), route("payments", "/p/:id")],
+      ...[route("web", "/p/list"), route("payments", '/p/:id(^[0-9 ]{2}$)/"x"', "POST"), route("payments", "/p/:id")],
       ...[route("bot", "/files/*"), route("bot", "/ä/:a-:b")],
     ]);
     const file = join(folder, "nginx.conf");
@@ -244,6 +244,7 @@ describe("routing rules", () => {
     ]);
     expect(stderr).toContain("test is successful");
     expect(stderr).not.toContain("[warn]");
+    expect(await haproxyTakes(balancer, { folder, rules })).toBe("");
   });
 });
 

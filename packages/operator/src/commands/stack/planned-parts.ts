@@ -41,7 +41,7 @@ export function summaryOf(plan: StackPlan): string {
 }
 
 function summaryOfRegions(plan: StackPlan, names: readonly string[]): string {
-  const { clusters, roundTripMs, hasCache, hasVarnish, app } = plan;
+  const { clusters, roundTripMs, hasCache, hasVarnish, balancer, app } = plan;
   const apart = roundTripMs === 0 ? "" : ` ${roundTripMs} ms apart`;
   const shared = ["etcd", "Sentinels", "gdnsd", ...app.companions.map(({ name }) => name)];
   const each = [
@@ -50,7 +50,7 @@ function summaryOfRegions(plan: StackPlan, names: readonly string[]): string {
     "Redis",
     ...(hasCache ? ["Redis as cache"] : []),
     ...processesIn(plan, names[0]),
-    "nginx",
+    ...(balancer === undefined ? [] : [balancer]),
     ...(hasVarnish ? ["Varnish"] : []),
   ];
   return `regions ${names.join(", ")}${apart}, each with ${each.join(", ")}; for all of them ${shared.join(", ")}`;

@@ -35,7 +35,7 @@ export interface SplitServices {
 /** The whole balancer. */
 export interface Balancer {
   readonly listen: { readonly host: string; readonly port: number };
-  /** Port of loopback for requests that other regions forward; only nginx has one. Default none. */
+  /** Port of loopback for requests that other regions forward. Default none. */
   readonly forwardedPort?: number | undefined;
   /**
    * All places, free ones included. A free place refuses the connection, which is passed on to the next place for every method,
@@ -68,6 +68,19 @@ export interface Balancer {
 
 /** Path below which processes answer calls of other groups; hidden from the outside. */
 export const callPath = "/internal/call";
+
+/**
+ * How clients are told apart for `underWayMax`, as the app does (web/overload.ts of rungs), so that both refuse the same requests first:
+ * declared bots, whatever else they say, then who claims a session by a cookie or sends Authorization. Regular expressions (PCRE).
+ */
+export const clientClasses = {
+  /** For User-Agent; letters of either case. */
+  botAgent: String.raw`(?<!\bcu)bot\b|crawl|spider|slurp|facebookexternalhit|preview|archiver|scrapy`,
+  /** For Cookie. */
+  sessionCookie: String.raw`(?:^|;\s*)(?:__Host-)?session=`,
+  /** Paths that are always answered. */
+  probes: ["/healthz", "/readyz"],
+} as const;
 
 /** Seconds that a place which failed gets no requests. */
 export const failSeconds = 1;

@@ -1,5 +1,5 @@
 /** A balancer as nginx's configuration. Needs nginx 1.21.1 or newer, which refuses requests with two lengths. */
-import type { Balancer } from "./balancer.ts";
+import { type Balancer, clientClasses } from "./balancer.ts";
 import { forwardServer, publicServer } from "./nginx-locations.ts";
 import { groupRouting, internalServers, seconds, underWayKey, upstreams } from "./nginx-services.ts";
 
@@ -85,18 +85,17 @@ function limits({ limits: { bodyBytes, headersMs, bodyMs, keepAliveMs, headersBy
     reset_timedout_connection on;`;
 }
 
-/** As the app tells them apart (web/overload.ts of rungs), so that both refuse the same requests first. */
 const overload = (
   balancer: Balancer,
 ) => `    # Overload. A refusal here costs a fraction of one by a web process: more requests under way than these would wait too long
     # anyway. Declared bots have the least room, who claims a session the most; health checks are never refused.
     map $http_user_agent $is_bot {
         default 0;
-        "~*(?<!\\bcu)bot\\b|crawl|spider|slurp|facebookexternalhit|preview|archiver|scrapy" 1;
+        "~*${clientClasses.botAgent}" 1;
     }
-    map $http_cookie $has_session { default 0; "~(?:^|;\\s*)(?:__Host-)?session=" 1; }
+    map $http_cookie $has_session { default 0; "~${clientClasses.sessionCookie}" 1; }
     map "$is_bot$has_session$http_authorization" $client_class { default signed_in; "~^1" bot; "00" anonymous; }
-    map $uri $is_probe { default 0; "~^/(healthz|readyz)$" 1; }
+    map $uri $is_probe { default 0; "~^(${clientClasses.probes.join("|")})$" 1; }
     map "$is_probe$client_class" $bot_under_way       { default ""; 0bot ${underWayKey(balancer)}; }
     map "$is_probe$client_class" $anonymous_under_way { default ""; 0anonymous ${underWayKey(balancer)}; }
     map "$is_probe$client_class" $signed_in_under_way { default ""; 0signed_in ${underWayKey(balancer)}; }

@@ -26,7 +26,7 @@ export interface BalancerOptions {
   readonly name?: string;
   /** Default none. */
   readonly region?: string | undefined;
-  /** nginx's worker processes; default 2. */
+  /** nginx's worker processes, or HAProxy's threads; default 2. */
   readonly workers?: number;
   readonly balancer: Balancer;
   readonly program: string;

@@ -1,5 +1,5 @@
 /** The groups of a stack's processes: how many, in how many places, and what each process is told of them. */
-import { ConfigError, UnsupportedError } from "rungs";
+import { ConfigError } from "rungs";
 import { groupSizes, type ServiceGroup, type Topology, webGroup, workersGroup } from "rungs/topology";
 import type { AppPackage } from "../app-package.ts";
 import { withServiceShards } from "../databases/service-databases.ts";
@@ -91,16 +91,11 @@ function refuseNames(topology: Topology, app: AppPackage): void {
         `services.${name}: another part of the stack goes by this name. Call the group something else, and list its services: services: { ${name}_group: { services: ["${name}"] } }.`,
       );
     }
-    if (balancer === "nginx") continue;
-    throw balancer === undefined
-      ? new ConfigError(
-          "CONFIG_INVALID",
-          `services.${name} has routes of its own, which need a balancer in front: --balancer nginx, or web: { balancer: "nginx" }.`,
-        )
-      : new UnsupportedError(
-          "CAPABILITY_MISSING",
-          `services.${name}: only nginx tells the routes of one group from another's in this version, and web.balancer is "${balancer}". Take nginx, or leave the services in one group.`,
-        );
+    if (balancer !== undefined) continue;
+    throw new ConfigError(
+      "CONFIG_INVALID",
+      `services.${name} has routes of its own, which need a balancer in front: --balancer nginx, or web: { balancer: "nginx" }.`,
+    );
   }
 }
 

@@ -103,7 +103,11 @@ export function withRegions(topology: Topology, regions: readonly PlannedRegion[
   return {
     ...topology,
     queue,
-    web: { ...topology.web, balancer: "nginx", processes: few("web.processes", webGroup, topology.web.processes) },
+    web: {
+      ...topology.web,
+      balancer: topology.web.balancer ?? "nginx",
+      processes: few("web.processes", webGroup, topology.web.processes),
+    },
     ...(workers === undefined ? {} : { services: { [workersGroup]: { ...workers, processes }, ...services } }),
     regions: addressesOf(regions, {}),
   };
@@ -157,12 +161,6 @@ function refuseElsewhere({ web, region, services = {} }: Topology): void {
     throw new ConfigError(
       "CONFIG_INVALID",
       `region is "${region}", which is for one process alone; rungs up starts the processes of all regions. Leave it out, or unset RUNGS_REGION.`,
-    );
-  }
-  if (web.balancer === "haproxy") {
-    throw new UnsupportedError(
-      "CAPABILITY_MISSING",
-      "--regions: only nginx takes what other regions forward in this version, and web.balancer is haproxy. Leave --balancer out, or say nginx.",
     );
   }
   if (web.host === "127.0.0.1") return;
