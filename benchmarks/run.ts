@@ -3,8 +3,12 @@
  *
  * `npm run bench -- --people 2000 --seconds 3 --rounds 5`. The servers take turns within each round, so that a change of
  * the machine's pace meets all of them; what is reported are medians of the rounds' ratios to bare.
+ *
+ * A favourite in Conduit is also a message, by which its author is notified; the bare handler knows nothing of that. So it is measured
+ * with the messages left to workers elsewhere, which is what the request itself costs, and once more with workers in the same process.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -59,18 +63,39 @@ async function main(): Promise<void> {
   execFileSync(process.execPath, [file("../examples/conduit/src/seed/main.ts"), "--people", values.people], {
     env: { ...process.env, ...environment },
   });
-  const servers = [await startBare(), await startConduit("off", environment), await startConduit("on", environment)];
-  const [bare, off, on] = servers as [Server, Server, Server];
-  const routes = await prepareRoutes([off, on, bare]);
-  await printMemory("idle", servers);
-  for (const route of routes) await compare(route, bare, [off, on]);
-  await printMemory("after the load", servers);
+  const startBoth = async (more: Record<string, string>) => [
+    await startConduit("off", { ...environment, ...more }),
+    await startConduit("on", { ...environment, ...more }),
+  ];
+  const bare = await startBare();
+  const alone = await startBoth({ RUNGS_GROUP: "web", RUNGS_WORKERS: "1" });
+  const routes = await prepareRoutes([...alone, bare]);
+  await printMemory("idle", [bare, ...alone]);
+  for (const route of routes) await compare(route, bare, alone);
+  await printMemory("after the load", [bare, ...alone]);
+  for (const { child } of alone) {
+    child.kill("SIGTERM");
+    await once(child, "exit");
+  }
+  await forgetMessages();
+  const working = await startBoth({});
+  const [favorite] = routes.slice(-1) as [Route];
+  const name = `${favorite.name}, its messages handled in the same process`;
+  await compare({ ...favorite, name }, bare, working);
+}
+
+/** Those that no worker has handled. */
+async function forgetMessages(): Promise<void> {
+  const client = new pg.Client(database.connection);
+  await client.connect();
+  await client.query("truncate rungs_jobs");
+  await client.end();
 }
 
 /** Throughput at saturation, then latency at half of the slowest server's throughput, round by round. */
 async function compare(route: Route, bare: Server, others: readonly Server[]): Promise<void> {
   const servers = [bare, ...others];
-  // Compiled code and filled pools first, so that the steady state is compared.
+  // Compiled code, filled pools and learned addresses first, so that the steady state is compared.
   for (const server of servers) await load(server, route, Math.min(durationMs, 2_000));
   const throughput = new Map<Server, LoadResult[]>(servers.map((server) => [server, []]));
   for (let round = 0; round < rounds; round++) {
