@@ -18,16 +18,13 @@ const filesMax = 3;
 /** Of one failure's text, in characters. */
 const textMax = 300;
 
-/** @typedef {{ status: string, fullName?: string, failureMessages: readonly string[] | null }} Assertion */
-/** @typedef {{ testResults: readonly { name: string, status: string, message?: string, assertionResults: readonly Assertion[] }[] }} Report vitest's, in JSON */
-
 const isFailed = ({ status }) => status === "failed";
 
 /**
  * Files, by their full path, all of whose failures are such waits; none when any test failed otherwise, a file could not be loaded, or
  * there are too many of them.
  *
- * @param {Report} report
+ * @param {import("./test-report.d.mts").Report} report
  * @returns {string[]}
  */
 export function timedOutFiles({ testResults }) {
@@ -46,7 +43,7 @@ export function timedOutFiles({ testResults }) {
  * One line for each failed test, and for each file that could not be loaded: where, which, what was said first, and the place in the
  * file. It stands at the end of a run's output, which is all that many keep of it.
  *
- * @param {Report} report
+ * @param {import("./test-report.d.mts").Report} report
  * @param {string} root that the files' names are relative to
  * @returns {string[]}
  */

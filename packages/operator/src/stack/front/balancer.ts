@@ -82,6 +82,11 @@ export const clientClasses = {
   probes: ["/healthz", "/readyz"],
 } as const;
 
+/** A path as part of a regular expression (PCRE), which it fits as it is. */
+export function escapePath(path: string): string {
+  return path.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+}
+
 /** Seconds that a place which failed gets no requests. */
 export const failSeconds = 1;
 /** What a client is told to wait when nobody answers. */

@@ -2,6 +2,7 @@
 import {
   type Balancer,
   callPath,
+  escapePath,
   retryAfterSeconds,
   unavailableJson,
   unavailablePage,
@@ -24,7 +25,7 @@ export function publicFrontend(balancer: Balancer, files: HaproxyFiles): string 
   const host = listen.host.includes(":") ? `[${listen.host}]` : listen.host;
   return frontend("public", [
     `bind ${host}:${listen.port} backlog 1024`,
-    ...routes.streams.map((path) => `acl stream path -m reg ^${pattern(path)}(/|$)`),
+    ...routes.streams.map((path) => `acl stream path -m reg ^${escapePath(path)}(/|$)`),
     ...answering(files),
     "# Not for the outside.",
     ...routes.hidden.map((path) => `http-request return status 404 if ${isHidden(path)}`),
@@ -83,7 +84,7 @@ function sizes({ limits, routes }: Balancer): string[] {
   const isUpload = routes.uploads.map((_, index) => `!upload_${index} `).join("");
   return [
     "# Limits, equal to the app's.",
-    ...routes.uploads.map(({ path }, index) => `acl upload_${index} path -m reg ^${pattern(path)}(/|$)`),
+    ...routes.uploads.map(({ path }, index) => `acl upload_${index} path -m reg ^${escapePath(path)}(/|$)`),
     `${tooLarge} ${isUpload}{ req.hdr_val(content-length) gt ${limits.bodyBytes} }`,
     ...routes.uploads.map(
       ({ bodyLimitBytes }, index) => `${tooLarge} upload_${index} { req.hdr_val(content-length) gt ${bodyLimitBytes} }`,
@@ -137,9 +138,5 @@ function uploadNames({ routes }: Balancer): string[] {
 
 /** However the path is written. */
 function isHidden(path: string): string {
-  return `{ path,url_dec -m reg ^/*${pattern(path)}(/|$) }`;
-}
-
-function pattern(path: string): string {
-  return path.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  return `{ path,url_dec -m reg ^/*${escapePath(path)}(/|$) }`;
 }

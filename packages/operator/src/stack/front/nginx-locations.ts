@@ -1,5 +1,5 @@
 /** The parts of nginx's configuration that say what happens to a request by its path, for the public server and the one for other regions. */
-import { type Balancer, callPath, retryAfterSeconds, untrustedHeaders } from "./balancer.ts";
+import { type Balancer, callPath, escapePath, retryAfterSeconds, untrustedHeaders } from "./balancer.ts";
 import { seconds, webUpstream } from "./nginx-services.ts";
 
 /** The server that is open to users, and to the CDN in front of it. `pages`: folder of the pages shown when nobody answers. */
@@ -188,8 +188,4 @@ function streamLocation(path: string, balancer: Balancer): string {
 /** "/api/uploads" is meant with all below it, and not "/api/uploadsX"; the app takes a slash at the end for the same address. */
 function prefix(path: string): string {
   return `~ ^${escapePath(path)}(/|$)`;
-}
-
-function escapePath(path: string): string {
-  return path.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 }

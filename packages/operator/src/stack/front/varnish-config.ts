@@ -1,6 +1,6 @@
 /** The VCL of a Varnish in front of a balancer: the CDN's point of presence of a stack. */
 import { measuringCookies } from "rungs/cdn";
-import { retryAfterSeconds, unavailableJson, unavailablePage, untrustedHeaders } from "./balancer.ts";
+import { escapePath, retryAfterSeconds, unavailableJson, unavailablePage, untrustedHeaders } from "./balancer.ts";
 
 /** What the edge needs to know. */
 export interface Edge {
@@ -102,11 +102,11 @@ function receive(edge: Edge): string {
         set req.http.X-Edge-Mode = "first";
     }
     unset req.http.X-Edge-Result;
-${hidden.length === 0 ? "" : `    if (req.url ~ "^(${hidden.map(literal).join("|")})([/?]|$)") { return (synth(404)); }\n`}
+${hidden.length === 0 ? "" : `    if (req.url ~ "^(${hidden.map(escapePath).join("|")})([/?]|$)") { return (synth(404)); }\n`}
     if (req.method != "GET" && req.method != "HEAD") { return (pass); }
 
     # Files are the same for everybody: their requests lose what says who asks.
-    if (req.url ~ "^(${files.map(literal).join("|")})/") {
+    if (req.url ~ "^(${files.map(escapePath).join("|")})/") {
         unset req.http.Cookie;
         unset req.http.Authorization;
     }
@@ -319,9 +319,4 @@ sub vcl_synth {
 "}; }
     return (deliver);
 }`;
-}
-
-/** A path in a regular expression of VCL. */
-function literal(path: string): string {
-  return path.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 }

@@ -285,8 +285,8 @@ export class BoundedPool {
 }
 
 /**
- * A statement as pg sends it. Begun with the text alone: what else pg is given it copies descriptor by descriptor, 2 of the 23
- * microseconds of CPU time that a short query takes (benchmarks/replication.ts).
+ * A statement as pg sends it. Begun with the text alone: what else pg is given it copies descriptor by descriptor, about a tenth of the
+ * CPU time that a short query takes (benchmarks/replication.ts).
  */
 export function pgQuery(
   name: string | undefined,
